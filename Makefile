@@ -1,0 +1,41 @@
+# Every target installs what it needs into .venv first; a machine needs Python 3.11, make and pip.
+PYTHON ?= python3.11
+BIN := .venv/bin
+INSTALLED := .venv/installed
+
+.PHONY: install demo test lint samples bench-train clean
+
+install: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml $(wildcard requirements/*.txt)
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet -r requirements/torch.txt -r requirements/train.txt -r requirements/serve.txt -r requirements/dev.txt
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+# Train on data/training, serve, predict data/inference/input, print the accuracy.
+demo: install
+	$(BIN)/python -m data.demo demo
+
+test: lint
+	$(BIN)/pytest
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# Make everything in data/ anew: the sample series, and the predictions by running both ways.
+samples: install
+	$(BIN)/python -m data.make_samples
+	$(BIN)/python -m data.demo demo
+	mkdir -p data/inference/output
+	cp -r demo/predictions/batch demo/predictions/real-time data/inference/output/
+
+# One step and one epoch against the plain way, as ratios.
+bench-train: install
+	$(BIN)/python -m benchmarks.train_step
+
+clean:
+	rm -rf .venv demo *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,0 +1,139 @@
+"""Training speed against the plain way, in the same run: `make bench-train`.
+
+The plain way is what a tutorial writes: float32, `nn.Conv1d`, `nn.LSTM`, `TensorDataset` with `DataLoader`, Adam.
+Both train the same network on the same data. Steps and epochs of all ways take turns, so that a machine whose
+speed drifts treats them alike; figures are medians, ratios are of medians.
+"""
+
+import functools
+import itertools
+import statistics
+import time
+from collections.abc import Callable, Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from training.devices import MixedPrecision, choose_placement
+from training.evaluate import even_batches
+from training.model import LSTMFCN
+from training.step import TrainingStep, make_optimizer
+
+NUM_CLASSES = 3
+STEP_CASES = ((60, 128), (150, 128), (500, 128), (150, 16), (1000, 32))  # length, batch size
+EPOCH_CASES = ((150, 512, 128), (150, 500, 32), (24, 2000, 128))  # length, series, batch size
+WARM_UP = 2
+ROUNDS = 9
+
+
+class PlainLSTMFCN(nn.Module):
+    """LSTM-FCN as it is usually written in torch."""
+
+    def __init__(self, length: int) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(length, 8, batch_first=True)
+        self.dropout = nn.Dropout(0.8)
+        self.conv1, self.norm1 = nn.Conv1d(1, 128, 8, padding="same"), nn.BatchNorm1d(128, 1e-3, 0.01)
+        self.conv2, self.norm2 = nn.Conv1d(128, 256, 5, padding="same"), nn.BatchNorm1d(256, 1e-3, 0.01)
+        self.conv3, self.norm3 = nn.Conv1d(256, 128, 3, padding="same"), nn.BatchNorm1d(128, 1e-3, 0.01)
+        self.linear = nn.Linear(8 + 128, NUM_CLASSES)
+
+    def forward(self, series: Tensor) -> Tensor:
+        steps, _ = self.lstm(series)
+        features = F.relu(self.norm1(self.conv1(series)))
+        features = F.relu(self.norm2(self.conv2(features)))
+        features = F.relu(self.norm3(self.conv3(features)))
+        logits: Tensor = self.linear(torch.cat([self.dropout(steps[:, -1]), features.mean(dim=-1)], dim=1))
+        return logits
+
+
+Step = Callable[[Tensor, Tensor], object]
+
+
+def plain_step(length: int, device: torch.device) -> Step:
+    network = PlainLSTMFCN(length).to(device)
+    optimizer = torch.optim.Adam(network.parameters())
+
+    def step(series: Tensor, labels: Tensor) -> float:
+        optimizer.zero_grad()
+        loss = F.cross_entropy(network(series), labels)
+        torch.autograd.backward(loss)
+        optimizer.step()
+        return loss.item()
+
+    return step
+
+
+def our_step(length: int, device: torch.device, bfloat16: bool) -> Step:
+    network = LSTMFCN(length, NUM_CLASSES).to(device)
+    forward = MixedPrecision(network, bfloat16)
+    return TrainingStep(forward, make_optimizer(network, 0.001), torch.ones(NUM_CLASSES, device=device))
+
+
+def plain_epoch(step: Step, series: Tensor, labels: Tensor, batch_size: int, device: torch.device) -> None:
+    loader = DataLoader(TensorDataset(series, labels), batch_size=batch_size, shuffle=True)
+    for batch, expected in loader:
+        step(batch.to(device), expected.to(device))
+
+
+def our_epoch(step: Step, series: Tensor, labels: Tensor, batch_size: int) -> None:
+    for batch in even_batches(torch.randperm(len(labels)).to(series.device), batch_size):
+        step(series[batch], labels[batch])
+
+
+def median_times(ways: Mapping[str, Callable[[], object]], device: torch.device) -> dict[str, float]:
+    """Median seconds of each way over `ROUNDS` rounds in which all take turns."""
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for round_number, (name, way) in itertools.product(range(WARM_UP + ROUNDS), ways.items()):
+        started = time.perf_counter()
+        way()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        if round_number >= WARM_UP:
+            times[name].append(time.perf_counter() - started)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def compare(title: str, ways: Mapping[str, Callable[[], object]], device: torch.device) -> None:
+    times = median_times(ways, device)
+    plain = times["plain"]
+    cells = " | ".join(f"{plain / seconds:.2f}" for name, seconds in times.items() if name != "plain")
+    print(f"| {title} | {1000 * plain:.1f} ms | {cells} |", flush=True)
+
+
+def main() -> None:
+    device = choose_placement("float32").device
+    names = {"float32": False, "bfloat16": True}
+    print(f"torch {torch.__version__}. How many times as fast as the plain way (median of {ROUNDS}):\n")
+    print("| one step | plain | ours, float32 | ours, bfloat16 |\n|---|---|---|---|")
+    for length, batch_size in STEP_CASES:
+        series = torch.randn(batch_size, 1, length, device=device)
+        labels = torch.randint(NUM_CLASSES, (batch_size,), device=device)
+        steps = {"plain": plain_step(length, device)}
+        steps |= {name: our_step(length, device, bfloat16) for name, bfloat16 in names.items()}
+        ways = {name: functools.partial(step, series, labels) for name, step in steps.items()}
+        compare(f"length {length}, batch {batch_size}", ways, device)
+    print("\n| one epoch | plain | ours, float32 | ours, bfloat16 |\n|---|---|---|---|")
+    for length, count, batch_size in EPOCH_CASES:
+        series = torch.randn(count, 1, length)
+        labels = torch.randint(NUM_CLASSES, (count,))
+        compare_epochs(series, labels, batch_size, device)
+
+
+def compare_epochs(series: Tensor, labels: Tensor, batch_size: int, device: torch.device) -> None:
+    count, _, length = series.shape
+    on_device = series.to(device), labels.to(device)
+    plain = plain_step(length, device)
+    float32, bfloat16 = our_step(length, device, False), our_step(length, device, True)
+    ways: dict[str, Callable[[], object]] = {
+        "plain": lambda: plain_epoch(plain, series, labels, batch_size, device),
+        "float32": lambda: our_epoch(float32, *on_device, batch_size),
+        "bfloat16": lambda: our_epoch(bfloat16, *on_device, batch_size),
+    }
+    compare(f"{count} series of {length}, batch {batch_size}", ways, device)
+
+
+if __name__ == "__main__":
+    main()

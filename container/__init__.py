@@ -1,0 +1,3 @@
+"""What the training image and the serving image agree on."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,128 @@
+"""The model directory: its files, written whole or not at all, checked when loaded."""
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from container.errors import UserError
+
+GRAPH = "model.onnx"
+WEIGHTS = "weights.safetensors"
+METADATA = "model.json"
+SCHEMA_VERSION: Literal[1] = 1
+
+
+class Scaling(BaseModel):
+    """How the graph scales series: by the training set's `mean` and `std`, each by its own, or not."""
+
+    model_config = ConfigDict(frozen=True)
+
+    method: Literal["dataset", "series", "none"]
+    mean: float = 0.0
+    std: float = 1.0
+
+
+class Metadata(BaseModel):
+    """What `model.json` says of a model.
+
+    The graph takes `series`, float64 `[batch, num_variables, length]`, as the user has them, and returns
+    `probabilities`, float32 `[batch, len(classes)]`; column k belongs to `classes[k]`.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    task: Literal["multiclass"] = "multiclass"
+    classes: list[str]
+    num_variables: Literal[1] = 1
+    length: int
+    scaling: Scaling
+    hyperparameters: dict[str, Any]
+    metrics: dict[str, float]
+    versions: dict[str, str]
+    sha256: dict[str, str] = {}
+
+
+def save(folder: Path, metadata: Metadata, graph: bytes, weights: bytes) -> None:
+    """Write the model files; a reader finds the old model or the new one, never a mixture taken for whole.
+
+    Each file is written beside its place, synced and renamed (T63); the metadata, with the checksums of the
+    other two, comes last.
+
+    Raises:
+        UserError: the folder cannot be written to, or the disk is full.
+    """
+    files = {GRAPH: graph, WEIGHTS: weights}
+    sums = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    files[METADATA] = metadata.model_copy(update={"sha256": sums}).model_dump_json(indent=2).encode()
+    partial = {name: folder / f".{name}.partial" for name in files}
+    try:
+        for name, content in files.items():
+            _write_synced(partial[name], content)
+        for name in files:
+            partial[name].replace(folder / name)
+    except OSError as error:
+        for path in partial.values():
+            with contextlib.suppress(OSError):
+                path.unlink()
+        raise UserError(f"The model cannot be written to {folder}: {error.strerror}.") from error
+
+
+def check_writable(folder: Path) -> None:
+    """Make the folder and try it, so that a long job does not find out at its end. Raises `UserError`."""
+    probe = folder / ".writable"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise UserError(f"The model folder {folder} cannot be written to: {error.strerror}.") from error
+
+
+def load(folder: Path) -> tuple[Metadata, bytes]:
+    """Metadata and ONNX graph of the model in `folder`; other files there do not matter (S10).
+
+    Raises:
+        UserError: the folder holds no model, a damaged one, or one of a later version of this program.
+    """
+    try:
+        text = (folder / METADATA).read_bytes()
+        graph = (folder / GRAPH).read_bytes()
+    except FileNotFoundError as error:
+        found = ", ".join(sorted(path.name for path in folder.iterdir())) if folder.is_dir() else "no such folder"
+        raise UserError(
+            f"{folder} holds no model: {Path(error.filename).name} is missing (found: {found or 'nothing'}). "
+            "Put the files of a training job's model there."
+        ) from error
+    except OSError as error:
+        raise UserError(f"The model in {folder} cannot be read: {error.strerror}.") from error
+    metadata = _parse_metadata(folder / METADATA, text)
+    if hashlib.sha256(graph).hexdigest() != metadata.sha256.get(GRAPH):
+        raise UserError(f"{folder / GRAPH} is damaged or of another model: its checksum is not the one in {METADATA}.")
+    return metadata, graph
+
+
+def _parse_metadata(path: Path, text: bytes) -> Metadata:
+    try:
+        return Metadata.model_validate_json(text)
+    except ValidationError as error:
+        problem: Mapping[str, Any] = error.errors()[0]
+        place = ".".join(str(part) for part in problem["loc"])
+        if place == "schema_version":
+            raise UserError(
+                f"{path}: schema version {problem['input']} is not known; this program reads version "
+                f"{SCHEMA_VERSION}. Use the serving image of the release that trained the model."
+            ) from error
+        raise UserError(f"{path} is damaged: {place or 'the file'}: {problem['msg']}.") from error
+
+
+def _write_synced(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())

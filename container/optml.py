@@ -1,0 +1,75 @@
+"""The `/opt/ml` tree: where the platform puts a job's input and expects its output."""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from container.errors import UserError
+
+
+@dataclass(frozen=True)
+class OptML:
+    """Paths below one root folder (T15). Reading never writes; every path hangs off `root`."""
+
+    root: Path
+
+    @classmethod
+    def from_environment(cls) -> "OptML":
+        """The tree at `SAGEMAKER_BASE_DIR`, by default `/opt/ml`."""
+        return cls(Path(os.environ.get("SAGEMAKER_BASE_DIR") or "/opt/ml"))
+
+    @property
+    def config(self) -> Path:
+        """Folder of the job's JSON files. Others than those read here may lie there (T16)."""
+        return self.root / "input" / "config"
+
+    @property
+    def data(self) -> Path:
+        """Folder that holds one sub-folder for each channel."""
+        return self.root / "input" / "data"
+
+    @property
+    def model(self) -> Path:
+        """Folder of the model artifact: written by training, read by serving."""
+        return self.root / "model"
+
+    @property
+    def failure(self) -> Path:
+        """File whose first 1024 characters the platform shows when a job failed (T56)."""
+        return self.root / "output" / "failure"
+
+    def hyperparameters(self) -> dict[str, Any]:
+        """`hyperparameters.json` as it stands; empty if there is no such file (T18)."""
+        return self._read_json("hyperparameters.json") or {}
+
+    def input_data_config(self) -> dict[str, dict[str, Any]] | None:
+        """`inputdataconfig.json`: what each channel is (T23); `None` if there is no such file."""
+        config = self._read_json("inputdataconfig.json")
+        if config is not None and not all(isinstance(value, dict) for value in config.values()):
+            raise UserError(
+                f"{self.config / 'inputdataconfig.json'} must map each channel's name to an object "
+                'such as {"TrainingInputMode": "File"}.'
+            )
+        return config
+
+    def hosts(self) -> list[str]:
+        """Names of the job's machines, from `resourceconfig.json` (T40); one if there is no file."""
+        config = self._read_json("resourceconfig.json") or {}
+        hosts = config.get("hosts", ["localhost"])
+        if not isinstance(hosts, list) or not hosts:
+            raise UserError(f"{self.config / 'resourceconfig.json'}: `hosts` must be a list of host names.")
+        return hosts
+
+    def _read_json(self, name: str) -> dict[str, Any] | None:
+        path = self.config / name
+        try:
+            content = json.loads(path.read_text(encoding="utf-8-sig"))
+        except FileNotFoundError:
+            return None
+        except (ValueError, OSError) as error:
+            raise UserError(f"{path} cannot be read as JSON: {error}") from error
+        if not isinstance(content, dict):
+            raise UserError(f"{path} must hold a JSON object, not {type(content).__name__}.")
+        return content

@@ -1,0 +1,1 @@
+"""The serving image's program: a model artifact behind `/ping` and `/invocations`."""

@@ -1,0 +1,1 @@
+"""The training image's program: CSV channels in, a model artifact out."""

@@ -1,0 +1,117 @@
+"""Channels to arrays: reading the files, encoding the labels, the statistics for scaling."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from container.artifact import Scaling
+from container.codec import read_labelled_series
+from container.errors import UserError
+from training.model import CONSTANT
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """`series`: float64 `[N, 1, T]` as the user has them. `labels`: int64 `[N]`, indices into the classes."""
+
+    series: NDArray[np.float64]
+    labels: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def length(self) -> int:
+        return int(self.series.shape[-1])
+
+
+def load_datasets(channels: dict[str, list[Path]]) -> tuple[Dataset, Dataset | None, list[str]]:
+    """Training data, validation data if there is such a channel, and the classes in order.
+
+    Raises:
+        UserError: names the file, row and column of what is wrong; or there is one class only, or the
+            validation data has a class or a length that the training data does not have.
+    """
+    labels, series = _read_channel("training", channels["training"])
+    classes = sort_classes(set(labels))
+    if len(classes) < 2:
+        raise UserError(
+            f"The training data has one class only ({classes[0]!r}, {len(labels)} rows); at least two are needed. "
+            "Is the label in the first column?"
+        )
+    training = Dataset(series, _encode(labels, classes))
+    if "validation" not in channels:
+        return training, None, classes
+    labels, series = _read_channel("validation", channels["validation"])
+    if series.shape[-1] != training.length:
+        raise UserError(
+            f"The validation series have {series.shape[-1]} values, but the training series have {training.length}; "
+            "both must be of one length."
+        )
+    return training, Dataset(series, _encode(labels, classes)), classes
+
+
+def sort_classes(labels: set[str]) -> list[str]:
+    """Labels in the order of their numbers if all of them are numbers, else of their text."""
+    try:
+        return sorted(labels, key=lambda label: (float(label), label))
+    except ValueError:
+        return sorted(labels)
+
+
+def measure_scaling(series: NDArray[np.float64], method: str) -> Scaling:
+    """Statistics of the training set for `method`; two passes, so that a large offset does no harm."""
+    if method != "dataset":
+        return Scaling.model_validate({"method": method})
+    mean = float(series.mean())
+    std = float(np.sqrt(np.mean(np.square(series - mean))))
+    if not np.isfinite(mean) or not np.isfinite(std):
+        raise UserError("The values of the training data are too large to be scaled; divide them by a constant first.")
+    return Scaling(method="dataset", mean=mean, std=std if std > CONSTANT * abs(mean) else 1.0)
+
+
+def _read_channel(name: str, files: Sequence[Path]) -> tuple[list[str], NDArray[np.float64]]:
+    labels: list[str] = []
+    parts: list[NDArray[np.float64]] = []
+    for path in files:
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise UserError(f"{path} cannot be read: {error.strerror}.") from error
+        part = read_labelled_series(data, str(path))
+        if not part.labels:
+            continue
+        if parts and part.series.shape[-1] != parts[0].shape[-1]:
+            raise UserError(
+                f"{path} has series of {part.series.shape[-1]} values, but those of {files[0]} have "
+                f"{parts[0].shape[-1]}; all series must be of one length."
+            )
+        labels += part.labels
+        parts.append(part.series)
+    if not parts:
+        raise UserError(f"Channel {name} has no data: its files hold blank lines only.")
+    series = np.concatenate(parts) if len(parts) > 1 else parts[0]
+    logger.info("%s: %d series of %d values from %d file(s)", name, len(labels), series.shape[-1], len(files))
+    return labels, series
+
+
+def _encode(labels: list[str], classes: list[str]) -> NDArray[np.int64]:
+    index = {label: k for k, label in enumerate(classes)}
+    unknown = sort_classes(set(labels) - index.keys())
+    if unknown:
+        raise UserError(
+            f"The validation data has labels that the training data does not have: {_some(unknown)}. "
+            f"The training data has {_some(classes)}; labels are compared as text, exactly as written."
+        )
+    return np.array([index[label] for label in labels], dtype=np.int64)
+
+
+def _some(labels: list[str], limit: int = 10) -> str:
+    text = ", ".join(repr(label) for label in labels[:limit])
+    return text if len(labels) <= limit else f"{text} and {len(labels) - limit} more"
