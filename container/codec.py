@@ -94,6 +94,8 @@ def _to_array(rows: _Rows, values: list[str], first_column: int, length: int | N
         return np.empty((0, 1, length or 0))
     _check_widths(rows, values, length)
     _refuse_header(rows, values[0])
+    if not all(map(str.strip, values)):  # a series of one empty cell, which loadtxt would pass over
+        _fail_at_bad_cell(rows, values, first_column)
     try:
         array = np.loadtxt(values, delimiter=",", comments=None, ndmin=2, dtype=np.float64)
     except ValueError:
@@ -120,7 +122,10 @@ def _check_widths(rows: _Rows, values: list[str], length: int | None) -> None:
             continue
         if length is None:
             first = rows.lines[0][0]
-            rows.fail(number, f"has {_values(width)}, but row {first} has {expected}; all series must be of one length")
+            rows.fail(
+                number,
+                f"has {_values(width)}, but row {first} has {_values(expected)}; all series must be of one length",
+            )
         advice = ""
         if width == 1:
             advice = _wrong_separator(line)

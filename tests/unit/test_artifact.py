@@ -1,0 +1,101 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from container import artifact
+from container.artifact import Metadata, Scaling
+from container.errors import UserError
+
+METADATA = Metadata(
+    classes=["1.0", "ja, ja"],
+    length=20,
+    scaling=Scaling(method="dataset", mean=0.1, std=2.0),
+    hyperparameters={"epochs": 3},
+    metrics={"train_loss": 0.5},
+    versions={"torch": "2"},
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    artifact.save(tmp_path, METADATA, b"graph", b"weights")
+    return tmp_path
+
+
+def test_what_is_saved_is_loaded(folder: Path) -> None:
+    metadata, graph = artifact.load(folder)
+    assert graph == b"graph"
+    assert metadata.model_copy(update={"sha256": {}}) == METADATA
+    assert sorted(path.name for path in folder.iterdir()) == ["model.json", "model.onnx", "weights.safetensors"]
+
+
+def test_strangers_in_the_folder_do_not_matter(folder: Path) -> None:
+    (folder / "model.tar.gz").write_bytes(b"x")
+    (folder / ".DS_Store").write_bytes(b"x")
+    (folder / "code").mkdir()
+    assert artifact.load(folder)[1] == b"graph"
+
+
+def test_saving_again_replaces_the_model(folder: Path) -> None:
+    artifact.save(folder, METADATA, b"new graph", b"new weights")
+    assert artifact.load(folder)[1] == b"new graph"
+
+
+def test_a_mixture_of_two_models_is_noticed(folder: Path) -> None:
+    (folder / "model.onnx").write_bytes(b"graph of a later, interrupted save")
+    with pytest.raises(UserError, match=r"model\.onnx is damaged or of another model"):
+        artifact.load(folder)
+
+
+@pytest.mark.parametrize("name", ["model.json", "model.onnx"])
+def test_a_missing_file_is_named(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+    with pytest.raises(UserError, match=f"holds no model: {name} is missing"):
+        artifact.load(folder)
+
+
+def test_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"model\.json is missing \(found: no such folder\)"):
+        artifact.load(tmp_path / "model")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"schema_version": 2}, "schema version 2 is not known"),
+        ({"classes": None}, "is damaged: classes: "),
+        ({"length": "long"}, "is damaged: length: "),
+    ],
+)
+def test_metadata_that_cannot_be_used(folder: Path, change: dict[str, object], message: str) -> None:
+    path = folder / "model.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(UserError, match=message):
+        artifact.load(folder)
+
+
+def test_truncated_metadata(folder: Path) -> None:
+    path = folder / "model.json"
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(UserError, match=r"model\.json is damaged: the file: Invalid JSON"):
+        artifact.load(folder)
+
+
+def test_an_unusable_folder_is_found_before_training(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"The model folder .*file cannot be written to: "):
+        artifact.check_writable(tmp_path / "file")
+
+
+def test_a_failed_save_leaves_the_old_model(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full_disk(path: Path, content: bytes) -> None:
+        path.write_bytes(content[:2])
+        if path.name.startswith(".weights"):
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(artifact, "_write_synced", full_disk)
+    with pytest.raises(UserError, match="No space left on device"):
+        artifact.save(folder, METADATA, b"new graph", b"new weights")
+    assert artifact.load(folder)[1] == b"graph"
+    assert not list(folder.glob(".*"))

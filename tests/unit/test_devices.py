@@ -1,0 +1,89 @@
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from training import devices
+from training.devices import MixedPrecision, Placement, choose_placement, parallel_forward
+
+
+@pytest.fixture(autouse=True)
+def _no_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(devices, "NVIDIA_DRIVER", tmp_path / "version")
+    caplog.set_level(logging.INFO)
+
+
+def set_capabilities(monkeypatch: pytest.MonkeyPatch, **capabilities: bool) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+
+
+@pytest.mark.parametrize(
+    ("precision", "native", "bfloat16"),
+    [
+        ("auto", True, True),
+        ("auto", False, False),
+        ("float32", True, False),
+        ("bfloat16", True, True),
+        ("bfloat16", False, True),
+    ],
+)
+def test_precision_on_a_cpu(monkeypatch: pytest.MonkeyPatch, precision: str, native: bool, bfloat16: bool) -> None:
+    set_capabilities(monkeypatch, avx512_bf16=native)
+    assert choose_placement(precision) == Placement(torch.device("cpu"), 0, bfloat16)
+
+
+def test_emulated_bfloat16_is_said(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    set_capabilities(monkeypatch)
+    choose_placement("bfloat16")
+    assert "WARNING: this hardware has no bfloat16 arithmetic" in caplog.text
+
+
+def test_a_driver_that_torch_cannot_use_is_said(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "version").write_text("NVRM version: NVIDIA UNIX x86_64 Kernel Module  470.57.02  Tue Jul 13 2021\n")
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    assert choose_placement("float32").device.type == "cpu"
+    assert "WARNING: this machine has an NVIDIA driver (470.57.02)" in caplog.text
+    assert "it needs a driver for CUDA 13.0. Training on the CPU" in caplog.text
+
+
+@pytest.mark.parametrize(("capability", "bfloat16"), [((7, 5), False), ((9, 0), True)])
+def test_gpus(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    capability: tuple[int, int],
+    bfloat16: bool,
+) -> None:
+    (tmp_path / "version").write_text("NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.65.06  Release\n")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "NVIDIA X")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    assert choose_placement("auto") == Placement(torch.device("cuda"), 2, bfloat16)
+    assert "device: 2 GPU(s): NVIDIA X, NVIDIA X; driver 580.65.06, CUDA 13.0" in caplog.text
+
+
+def test_several_gpus_share_a_step_by_data_parallel() -> None:
+    network = nn.Linear(2, 2)
+    one = parallel_forward(network, Placement(torch.device("cpu"), 1, bfloat16=True))
+    assert isinstance(one, MixedPrecision)
+    two = parallel_forward(network, Placement(torch.device("cpu"), 2, bfloat16=True))
+    assert isinstance(two, nn.DataParallel)
+    # Replicas run in threads that inherit no autocast: it has to be inside what is replicated.
+    assert isinstance(two.module, MixedPrecision)
+
+
+@pytest.mark.parametrize("bfloat16", [False, True])
+def test_mixed_precision_computes_in_bfloat16_and_returns_float32(bfloat16: bool) -> None:
+    network = nn.Linear(64, 8)
+    series = torch.randn(16, 64)
+    found = MixedPrecision(network, bfloat16)(series)
+    assert found.dtype == torch.float32
+    assert torch.equal(found, network(series)) is not bfloat16
+    torch.testing.assert_close(found, network(series), atol=0.05, rtol=0.05)

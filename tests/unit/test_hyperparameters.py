@@ -1,0 +1,120 @@
+import pytest
+
+from container.errors import UserError
+from container.hyperparameters import Hyperparameters, help_text, markdown_table, parse_hyperparameters
+
+DEFAULTS = {
+    "num-layers": 1,
+    "hidden-size": 8,
+    "dropout": 0.8,
+    "filters-1": 128,
+    "filters-2": 256,
+    "filters-3": 128,
+    "kernel-size-1": 8,
+    "kernel-size-2": 5,
+    "kernel-size-3": 3,
+    "lr": 0.001,
+    "batch-size": 128,
+    "epochs": 2000,
+    "seed": 0,
+    "scaling": "dataset",
+    "class-weight": "balanced",
+    "lr-schedule": "plateau",
+    "precision": "auto",
+}
+
+
+def test_defaults_are_those_that_users_rely_on() -> None:
+    assert parse_hyperparameters({}).model_dump(by_alias=True) == DEFAULTS
+
+
+@pytest.mark.parametrize("text", ["10", '"10"', "10.0", '"10.0"', " 10 ", "1e1", "+10"])
+def test_integers_come_in_all_encodings(text: str) -> None:
+    assert parse_hyperparameters({"epochs": text}).epochs == 10
+
+
+@pytest.mark.parametrize("text", ["1e-05", "0.00001", '"1e-05"', "1E-5", ".00001"])
+def test_numbers_come_in_all_encodings(text: str) -> None:
+    assert parse_hyperparameters({"lr": text}).lr == 1e-05
+
+
+@pytest.mark.parametrize("text", ["one-cycle", '"one-cycle"', "One-Cycle"])
+def test_choices_come_in_all_encodings(text: str) -> None:
+    assert parse_hyperparameters({"lr-schedule": text}).lr_schedule == "one-cycle"
+
+
+def test_plain_json_numbers_are_accepted() -> None:
+    assert parse_hyperparameters({"epochs": 10, "lr": 0.5}).epochs == 10
+
+
+@pytest.mark.parametrize("text", ["None", "null", '"None"', "", None])
+def test_unset_means_default(text: str | None) -> None:
+    assert parse_hyperparameters({"epochs": text}).epochs == 2000
+
+
+@pytest.mark.parametrize("text", ["None", "null", "none", None])
+def test_none_is_a_choice_where_there_is_one_of_that_name(text: str | None) -> None:
+    settings = parse_hyperparameters({"class-weight": text, "scaling": text})
+    assert (settings.class_weight, settings.scaling) == ("none", "none")
+
+
+def test_what_the_platform_adds_is_ignored() -> None:
+    added = {
+        "_tuning_objective_metric": "valid_accuracy",
+        "sagemaker_program": '"train.py"',
+        "sagemaker_region": "eu-west-1",
+        "sagemaker_container_log_level": "20",
+    }
+    assert parse_hyperparameters(added) == Hyperparameters()
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("epochs", "0"),
+        ("epochs", "20001"),
+        ("epochs", "1.5"),
+        ("epochs", "many"),
+        ("epochs", "[1]"),
+        ("epochs", "true"),
+        ("dropout", "1.5"),
+        ("dropout", "-0.1"),
+        ("lr", "0"),
+        ("lr", "nan"),
+        ("lr", "inf"),
+        ("lr", "1_0"),
+        ("scaling", "minmax"),
+        ("seed", "-1"),
+        ("batch-size", "1e400"),
+    ],
+)
+def test_values_out_of_range_are_refused_with_name_value_and_range(name: str, text: str) -> None:
+    with pytest.raises(UserError, match=name) as caught:
+        parse_hyperparameters({name: text})
+    assert f"{name}={text} must be " in str(caught.value)
+
+
+def test_json_true_is_not_the_number_one() -> None:
+    with pytest.raises(UserError, match="epochs=True must be an integer from 1 to 20000"):
+        parse_hyperparameters({"epochs": True})
+
+
+def test_ends_of_ranges_are_allowed() -> None:
+    settings = parse_hyperparameters({"epochs": "20000", "dropout": "0", "lr": "1"})
+    assert (settings.epochs, settings.dropout, settings.lr) == (20000, 0.0, 1.0)
+
+
+def test_all_problems_are_named_at_once() -> None:
+    with pytest.raises(UserError) as caught:
+        parse_hyperparameters({"epochs": "0", "dropout": "1.5", "learning-rate": "1", "num_layers": "2"})
+    text = str(caught.value)
+    assert "epochs=0 must be an integer from 1 to 20000." in text
+    assert "dropout=1.5 must be a number from 0.0 to 0.99." in text
+    assert "learning-rate is unknown" in text
+    assert "num_layers is unknown; did you mean num-layers?" in text
+
+
+def test_help_and_table_name_every_hyperparameter() -> None:
+    for name in DEFAULTS:
+        assert f"| `{name}` |" in markdown_table()
+        assert f"  {name} " in help_text()

@@ -1,0 +1,56 @@
+from pathlib import Path
+
+import pytest
+
+from container.errors import UserError
+from serving import settings as settings_module
+from serving.settings import Settings
+
+
+@pytest.fixture(autouse=True)
+def _four_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settings_module, "available_cores", lambda: 4)
+    monkeypatch.delenv("SAGEMAKER_BASE_DIR", raising=False)
+
+
+def test_defaults() -> None:
+    assert Settings.from_environment({}) == Settings(
+        model_folder=Path("/opt/ml/model"),
+        port=8080,
+        workers=4,
+        inference_threads=1,
+        timeout=60,
+        max_body_mib=25,
+        batch=False,
+        local_batch=False,
+    )
+
+
+def test_everything_set() -> None:
+    environment = {
+        "SAGEMAKER_BIND_TO_PORT": "9090",
+        "SAGEMAKER_MODEL_SERVER_WORKERS": "2",
+        "SAGEMAKER_MODEL_SERVER_TIMEOUT": "3600",
+        "SAGEMAKER_MAX_PAYLOAD_IN_MB": "7",
+        "SAGEMAKER_PROGRAM": "ignored.py",
+    }
+    settings = Settings.from_environment(environment)
+    assert (settings.port, settings.workers, settings.inference_threads) == (9090, 2, 2)
+    assert (settings.timeout, settings.max_body_mib) == (3600, 7)
+
+
+@pytest.mark.parametrize(("text", "local"), [("true", False), ("True", True)])
+def test_batch(text: str, local: bool) -> None:
+    settings = Settings.from_environment({"SAGEMAKER_BATCH": text})
+    assert (settings.batch, settings.local_batch, settings.max_body_mib) == (True, local, 100)
+
+
+def test_a_stream_without_a_limit_still_has_one() -> None:
+    environment = {"SAGEMAKER_BATCH": "true", "SAGEMAKER_MAX_PAYLOAD_IN_MB": "0"}
+    assert Settings.from_environment(environment).max_body_mib == 1024
+
+
+@pytest.mark.parametrize("text", ["http", "0", "70000", "-1", "80.5"])
+def test_a_wrong_value_is_named(text: str) -> None:
+    with pytest.raises(UserError, match=f"SAGEMAKER_BIND_TO_PORT={text} must be an integer from 1 to 65535"):
+        Settings.from_environment({"SAGEMAKER_BIND_TO_PORT": text})
