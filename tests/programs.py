@@ -133,10 +133,10 @@ def request(
     outgoing = urllib.request.Request(url, data, {**defaults, **(headers or {})}, method=method)
     try:
         with urllib.request.urlopen(outgoing, timeout=60) as response:
-            return Reply(response.status, response.read(), response.headers)
+            return Reply(response.status, response.read(), dict(response.headers))
     except urllib.error.HTTPError as error:
         with error:
-            return Reply(error.code, error.read(), error.headers)
+            return Reply(error.code, error.read(), dict(error.headers))
 
 
 class Endpoint:

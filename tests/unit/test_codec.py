@@ -1,6 +1,7 @@
 import csv
 import io
 import re
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
@@ -70,7 +71,10 @@ def test_labels_survive_writing(names: list[str]) -> None:
 def assert_rows_or_a_user_error(data: bytes) -> None:
     """Whatever the bytes are, a reader returns one finite row for each line that is not blank, or explains itself."""
     lines = sum(not line.isspace() for line in re.split(rb"\r\n|\r|\n", data.removeprefix(b"\xef\xbb\xbf")) if line)
-    readers = (lambda: read_labelled_series(data, "f").series, lambda: read_series(data, "f", 2))
+    readers: tuple[Callable[[], NDArray[np.float64]], ...] = (
+        lambda: read_labelled_series(data, "f").series,
+        lambda: read_series(data, "f", 2),
+    )
     for read in readers:
         message = ""
         try:

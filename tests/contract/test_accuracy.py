@@ -1,0 +1,68 @@
+"""Real problems of the UCR archive, through `train` and `serve` as a user would run them.
+
+The folder that holds `ucr/NAME/NAME_TRAIN.tsv` and `_TEST.tsv` is named by the environment variable TIME_SERIES_DATA.
+"""
+
+import os
+import re
+import statistics
+from pathlib import Path
+
+import pytest
+
+from tests.programs import TrainingJob, endpoint
+
+DATA = Path(os.environ.get("TIME_SERIES_DATA", "")) / "ucr"
+pytestmark = pytest.mark.skipif(
+    not os.environ.get("TIME_SERIES_DATA") or not DATA.is_dir(),
+    reason="TIME_SERIES_DATA names no folder with the UCR archive's problems in ucr/",
+)
+
+FAST = {"epochs": "200", "lr": "0.005", "lr-schedule": "one-cycle"}
+SEEDS = ("0", "1", "2")
+# Mean test accuracy over the seeds that is reached at least, a little below what was measured.
+LEAST_ACCURACY = {
+    "GunPoint": 0.98,
+    "Coffee": 0.98,
+    "CBF": 0.98,
+    "Trace": 0.99,
+    "ItalyPowerDemand": 0.95,
+    "SyntheticControl": 0.97,
+    "ECG200": 0.87,
+    "DiatomSizeReduction": 0.88,
+    "ECGFiveDays": 0.98,
+    "SonyAIBORobotSurface1": 0.93,
+}
+
+
+def read(problem: str, part: str) -> str:
+    return (DATA / problem / f"{problem}_{part}.tsv").read_text().replace("\t", ",")
+
+
+def train_and_predict(root: Path, problem: str, hyperparameters: dict[str, str]) -> float:
+    """Test accuracy of a model that was trained, checked, served and asked."""
+    job = TrainingJob(root)
+    job.write("input/data/training/train.csv", read(problem, "TRAIN"))
+    job.write("input/config/hyperparameters.json", hyperparameters)
+    result = job.run()
+    assert result.code == 0, result.stderr
+    difference = re.search(r"largest difference to torch over \d+ series: (\S+)", result.stdout)
+    assert difference is not None
+    assert float(difference[1]) <= 1e-4
+    rows = [line.split(",", 1) for line in read(problem, "TEST").splitlines()]
+    with endpoint(root) as server:
+        predicted = server.invoke("\n".join(values for _, values in rows)).text.split("\n")
+    accuracy = statistics.mean(label == truth for label, (truth, _) in zip(predicted, rows, strict=True))
+    print(f"{problem} {hyperparameters}: accuracy {accuracy:.4f}, torch to ONNX {difference[1]}")
+    return accuracy
+
+
+@pytest.mark.parametrize("problem", LEAST_ACCURACY)
+def test_fast_training(problem: str, tmp_path: Path) -> None:
+    accuracies = [train_and_predict(tmp_path / seed, problem, FAST | {"seed": seed}) for seed in SEEDS]
+    print(f"{problem}: mean {statistics.mean(accuracies):.4f}")
+    assert statistics.mean(accuracies) >= LEAST_ACCURACY[problem]
+
+
+def test_the_papers_protocol_which_is_the_default(tmp_path: Path) -> None:
+    assert train_and_predict(tmp_path, "ItalyPowerDemand", {}) >= 0.95
