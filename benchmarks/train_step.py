@@ -9,6 +9,7 @@ import functools
 import itertools
 import statistics
 import time
+import warnings
 from collections.abc import Callable, Mapping
 
 import torch
@@ -104,6 +105,7 @@ def compare(title: str, ways: Mapping[str, Callable[[], object]], device: torch.
 
 
 def main() -> None:
+    warnings.filterwarnings("ignore", "Using padding='same'")  # the plain way does
     device = choose_placement("float32").device
     names = {"float32": False, "bfloat16": True}
     print(f"torch {torch.__version__}. How many times as fast as the plain way (median of {ROUNDS}):\n")

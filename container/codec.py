@@ -14,10 +14,14 @@ from container.errors import UserError
 # What one cell of a series may hold, around it spaces only. Words such as nan and inf are not numbers here.
 _NUMBER = re.compile(r"\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*", re.ASCII)
 
+# Values parsed at once. The parser keeps other threads waiting, and health checks must not wait long (S3).
+BLOCK_VALUES = 65536
+
 
 class LabelledSeries(NamedTuple):
-    """Rows of a training file: `labels[i]` is the text of row i's label, `series` is float64 `[N, 1, T]`."""
+    """What a training file holds: for each series its row in the file and its label; float64 `[N, 1, T]`."""
 
+    rows: list[int]
     labels: list[str]
     series: NDArray[np.float64]
 
@@ -48,7 +52,8 @@ def read_labelled_series(data: bytes, source: str) -> LabelledSeries:
             rows.fail(number, "has no label: its first column is empty", column=1)
         labels.append(label)
         values.append(rest)
-    return LabelledSeries(labels, _to_array(rows, values, first_column=2, length=None))
+    series = _to_array(rows, values, first_column=2, length=None)
+    return LabelledSeries([number for number, _ in rows.lines], labels, series)
 
 
 def read_series(data: bytes, source: str, length: int) -> NDArray[np.float64]:
@@ -79,7 +84,7 @@ class _Rows:
             row = data.count(b"\n", 0, error.start) + 1
             self.fail(row, "is not UTF-8 text (a compressed or binary file?)")
         text = text.replace("\r\n", "\n").replace("\r", "\n")
-        self.lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line and not line.isspace()]
+        self.lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip(" \t\v\f")]
 
     def fail(self, row: int, problem: str, column: int | None = None) -> NoReturn:
         place = f"row {row}" if column is None else f"row {row}, column {column}"
@@ -94,15 +99,24 @@ def _to_array(rows: _Rows, values: list[str], first_column: int, length: int | N
         return np.empty((0, 1, length or 0))
     _check_widths(rows, values, length)
     _refuse_header(rows, values[0])
-    if not all(map(str.strip, values)):  # a series of one empty cell, which loadtxt would pass over
-        _fail_at_bad_cell(rows, values, first_column)
+    array = np.empty((len(values), values[0].count(",") + 1))
+    rows_per_block = max(1, BLOCK_VALUES // array.shape[1])
     try:
-        array = np.loadtxt(values, delimiter=",", comments=None, ndmin=2, dtype=np.float64)
+        for start in range(0, len(values), rows_per_block):
+            block = values[start : start + rows_per_block]
+            array[start : start + len(block)] = _parse_block(block)
     except ValueError:
         _fail_at_bad_cell(rows, values, first_column)
     if not np.isfinite(array).all():
         _fail_at_bad_cell(rows, values, first_column)
     return array[:, np.newaxis, :]
+
+
+def _parse_block(values: list[str]) -> NDArray[np.float64]:
+    """Float64 `[len(values), T]`; raises `ValueError` if a cell is not a number."""
+    if not all(map(str.strip, values)):  # a series of one empty cell, which loadtxt would pass over
+        raise ValueError
+    return np.loadtxt(values, delimiter=",", comments=None, ndmin=2, dtype=np.float64)
 
 
 def _refuse_header(rows: _Rows, first: str) -> None:

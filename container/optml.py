@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,9 @@ class OptML:
     root: Path
 
     @classmethod
-    def from_environment(cls) -> "OptML":
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "OptML":
         """The tree at `SAGEMAKER_BASE_DIR`, by default `/opt/ml`."""
-        return cls(Path(os.environ.get("SAGEMAKER_BASE_DIR") or "/opt/ml"))
+        return cls(Path(environment.get("SAGEMAKER_BASE_DIR") or "/opt/ml"))
 
     @property
     def config(self) -> Path:

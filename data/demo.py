@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pandas as pd
 
-DATA = Path(__file__).parent
+DATA = Path(os.path.relpath(Path(__file__).parent))
 PROGRAMS = Path(sys.executable).parent  # where `train` and `serve` are installed
 HYPERPARAMETERS = {"epochs": "60", "lr": "0.005", "lr-schedule": "one-cycle"}
 ROWS_PER_REQUEST = 64  # of the batch way
@@ -28,7 +28,7 @@ START_SECONDS = 60
 def main(folder: Path) -> None:
     """Run everything below `folder`: an /opt/ml tree in `ml`, the predictions in `predictions`."""
     ml = folder / "ml"
-    print(f"== 1. Training on {DATA.name}/training (hyperparameters: {json.dumps(HYPERPARAMETERS)})", flush=True)
+    print(f"== 1. Training on {DATA}/training (hyperparameters: {json.dumps(HYPERPARAMETERS)})", flush=True)
     prepare_job(ml)
     subprocess.run([PROGRAMS / "train"], env=environment(ml), check=True)
 

@@ -1,14 +1,10 @@
-"""`serve`: check the model, then become gunicorn."""
+"""`serve`: check the model, then run gunicorn."""
 
 import os
+import signal
 import sys
 
-# Before anything loads a linear algebra library: its threads would compete with the predictions'.
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-
-from container import artifact
 from container.errors import UserError
-from serving.settings import Settings
 
 USAGE = """Usage: serve
 
@@ -23,24 +19,38 @@ label, and answers with CSV, one label a row. Environment variables:
 
 
 def main() -> int:
-    """Serve until stopped; returns only if it cannot, with an exit code that is not 0 (S5)."""
+    """Serve until stopped; returns an exit code that is not 0 if that cannot be (S5)."""
     if sys.argv[1:]:
         print(USAGE)
         return 0 if sys.argv[1:] in (["--help"], ["-h"]) else UserError.exit_code
+    # A process with number 1 ignores SIGTERM until it has a handler; gunicorn sets its own later (S8).
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    # Before anything loads a linear algebra library: its threads would compete with the predictions'.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
-        settings = Settings.from_environment()
-        metadata, _ = artifact.load(settings.model_folder)
+        _announce()
     except UserError as error:
         print(f"UserError: {error}", file=sys.stderr)
         return UserError.exit_code
+    from gunicorn.app.wsgiapp import run
+
+    sys.argv = ["serve", "--config", "python:serving.gunicorn_conf"]
+    run()
+    return 0
+
+
+def _announce() -> None:
+    """Say what will be served. Raises `UserError` if there is no usable model or a setting is wrong."""
+    from container import artifact
+    from serving.settings import Settings
+
+    settings = Settings.from_environment()
+    metadata, _ = artifact.load(settings.model_folder)
     print(
         f"serving {settings.model_folder}: {len(metadata.classes)} classes, series of {metadata.length} values; "
         f"port {settings.port}, {settings.workers} worker(s) of {settings.inference_threads} thread(s)",
         flush=True,
     )
-    # gunicorn takes over this process, so that it has number 1 in a container and gets its signals (T2).
-    os.execv(sys.executable, [sys.executable, "-m", "gunicorn", "--config", "python:serving.gunicorn_conf"])  # noqa: S606
-    raise AssertionError("execv does not return")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from werkzeug.exceptions import BadRequest, HTTPException, NotAcceptable, Reques
 from werkzeug.http import parse_accept_header
 
 from container.codec import read_series, write_labels
-from container.errors import UserError
+from container.errors import AlgorithmError, UserError
 from serving.predictor import Predictor
 from serving.settings import MEBIBYTE, Settings
 
@@ -93,7 +93,7 @@ def _register_error_handlers(app: Flask, settings: Settings) -> None:
     @app.errorhandler(Exception)
     def internal_error(_: Exception) -> Response:
         logger.exception("internal error")
-        return _text("The server failed on this request; its log says why.", 500)
+        return _text("The server failed on this request; its log says why.", AlgorithmError.http_status)
 
 
 def _check_content_type(incoming: Request) -> None:

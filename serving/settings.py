@@ -34,7 +34,7 @@ class Settings:
         # 0 stands for a stream without a limit; ours is then that of an asynchronous request.
         max_body = _integer(environment, "SAGEMAKER_MAX_PAYLOAD_IN_MB", 100 if batch.lower() == "true" else 25, 0, 1024)
         return cls(
-            model_folder=OptML.from_environment().model,
+            model_folder=OptML.from_environment(environment).model,
             port=_integer(environment, "SAGEMAKER_BIND_TO_PORT", 8080, 1, 65535),
             workers=workers,
             inference_threads=max(1, cores // workers),

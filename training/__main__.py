@@ -6,7 +6,6 @@ import sys
 import traceback
 
 from container.errors import AlgorithmError, UserError
-from container.hyperparameters import help_text
 from container.optml import OptML
 from training.stop import StopBeforeTraining, StopSignal
 
@@ -22,14 +21,17 @@ STOPPED = 143  # what a shell reports of a process that SIGTERM ended
 def main() -> int:
     """Run the training job that lies below the root folder; returns the process's exit code (T55)."""
     if sys.argv[1:]:
+        from container.hyperparameters import help_text
+
         print(f"{USAGE}\n{help_text()}")
         return 0 if sys.argv[1:] in (["--help"], ["-h"]) else UserError.exit_code
+    # Everything heavy is imported later: a signal must find its handler within the first second (T61).
     stop = StopSignal()
     stop.listen()
-    logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(message)s")
+    logging.basicConfig(stream=sys.stdout, format="%(message)s")
+    logging.getLogger("training").setLevel(logging.INFO)
     optml = OptML.from_environment()
     try:
-        # Imported late: torch takes seconds, in which a signal must already find its handler.
         from training.job import run
 
         run(optml, stop)

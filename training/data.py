@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from container.artifact import Scaling
-from container.codec import read_labelled_series
+from container.codec import LabelledSeries, read_labelled_series
 from container.errors import UserError
 from training.model import CONSTANT
 
@@ -48,12 +48,7 @@ def load_datasets(channels: dict[str, list[Path]]) -> tuple[Dataset, Dataset | N
     training = Dataset(series, _encode(labels, classes))
     if "validation" not in channels:
         return training, None, classes
-    labels, series = _read_channel("validation", channels["validation"])
-    if series.shape[-1] != training.length:
-        raise UserError(
-            f"The validation series have {series.shape[-1]} values, but the training series have {training.length}; "
-            "both must be of one length."
-        )
+    labels, series = _read_channel("validation", channels["validation"], training.length, classes)
     return training, Dataset(series, _encode(labels, classes)), classes
 
 
@@ -76,39 +71,54 @@ def measure_scaling(series: NDArray[np.float64], method: str) -> Scaling:
     return Scaling(method="dataset", mean=mean, std=std if std > CONSTANT * abs(mean) else 1.0)
 
 
-def _read_channel(name: str, files: Sequence[Path]) -> tuple[list[str], NDArray[np.float64]]:
+def _read_channel(
+    name: str, files: Sequence[Path], length: int | None = None, classes: list[str] | None = None
+) -> tuple[list[str], NDArray[np.float64]]:
+    """Labels and series of all files; of the training data's length and classes, where these are given."""
     labels: list[str] = []
     parts: list[NDArray[np.float64]] = []
     for path in files:
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise UserError(f"{path} cannot be read: {error.strerror}.") from error
-        part = read_labelled_series(data, str(path))
+        part = _read_file(path)
         if not part.labels:
             continue
-        if parts and part.series.shape[-1] != parts[0].shape[-1]:
+        length = length or part.series.shape[-1]
+        if part.series.shape[-1] != length:
+            other = files[0] if parts else "the training data"
             raise UserError(
-                f"{path} has series of {part.series.shape[-1]} values, but those of {files[0]} have "
-                f"{parts[0].shape[-1]}; all series must be of one length."
+                f"{path} has series of {part.series.shape[-1]} values, but {other} has series of {length}; "
+                "all must be of one length."
             )
+        if classes is not None:
+            _refuse_unknown_labels(path, part, classes)
         labels += part.labels
         parts.append(part.series)
     if not parts:
         raise UserError(f"Channel {name} has no data: its files hold blank lines only.")
     series = np.concatenate(parts) if len(parts) > 1 else parts[0]
-    logger.info("%s: %d series of %d values from %d file(s)", name, len(labels), series.shape[-1], len(files))
+    logger.info("%s: %d series of %d values from %d file(s)", name, len(labels), length, len(files))
     return labels, series
+
+
+def _read_file(path: Path) -> LabelledSeries:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}.") from error
+    return read_labelled_series(data, str(path))
+
+
+def _refuse_unknown_labels(path: Path, part: LabelledSeries, classes: list[str]) -> None:
+    known = set(classes)
+    for row, label in zip(part.rows, part.labels, strict=True):
+        if label not in known:
+            raise UserError(
+                f"{path}, row {row}, column 1: the training data has no label {label!r}; it has {_some(classes)}. "
+                "Labels are compared as text, exactly as written."
+            )
 
 
 def _encode(labels: list[str], classes: list[str]) -> NDArray[np.int64]:
     index = {label: k for k, label in enumerate(classes)}
-    unknown = sort_classes(set(labels) - index.keys())
-    if unknown:
-        raise UserError(
-            f"The validation data has labels that the training data does not have: {_some(unknown)}. "
-            f"The training data has {_some(classes)}; labels are compared as text, exactly as written."
-        )
     return np.array([index[label] for label in labels], dtype=np.int64)
 
 

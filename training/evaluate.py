@@ -59,7 +59,7 @@ def evaluate(forward: nn.Module, series: Tensor, labels: Tensor, class_weights: 
 
     The network behind `forward` is in evaluation mode.
     """
-    totals = torch.zeros(2, device=series.device)
+    totals = torch.zeros(2, dtype=torch.float64, device=series.device)
     for start in range(0, len(series), EVALUATION_BATCH):
         logits = forward(series[start : start + EVALUATION_BATCH])
         expected = labels[start : start + EVALUATION_BATCH]

@@ -102,15 +102,15 @@ class _Loop:
         metrics = self._train(epoch)
         if self.validation is not None and math.isfinite(metrics["train_loss"]) and not self.stop.requested:
             metrics |= self._validate(self.validation)
+        if not self._is_finite(metrics):
+            self._diverged(epoch)
+            return False
         if self.stop.requested:
             logger.info("stop requested in epoch %d", epoch)
             if self.best_weights is None:
                 self.best = Fitted(epoch, metrics)
             return False
         decisive = metrics.get("valid_loss", metrics["train_loss"])
-        if not math.isfinite(metrics["train_loss"]) or not math.isfinite(decisive):
-            self._diverged(epoch)
-            return False
         if decisive < self.best_loss:
             self.best_loss = decisive
             self.best_weights = copy.deepcopy(self.network.state_dict())
@@ -139,7 +139,7 @@ class _Loop:
     def _train(self, epoch: int) -> dict[str, float]:
         """One pass over the shuffled training set; metrics are of the batches as they were trained on."""
         self.network.train()
-        totals = torch.zeros(2, device=self.training.series.device)
+        totals = torch.zeros(2, dtype=torch.float64, device=self.training.series.device)
         seen = 0
         last_line = time.monotonic()
         order = torch.randperm(len(self.training.labels), generator=self.shuffle).to(self.training.series.device)
@@ -163,6 +163,11 @@ class _Loop:
         set_exact_batch_norm(self.network, forward, self.training.series, batch_size, lambda: self.stop.requested)
         loss, accuracy = evaluate(forward, validation.series, validation.labels, self.class_weights)
         return {"valid_loss": loss, "valid_accuracy": accuracy}
+
+    def _is_finite(self, metrics: dict[str, float]) -> bool:
+        """The losses are numbers, and so are the weights: a loss is measured before the step that it leads to."""
+        norm = torch.nn.utils.get_total_norm(self.network.parameters())
+        return all(map(math.isfinite, metrics.values())) and bool(norm.isfinite())
 
     def _diverged(self, epoch: int) -> None:
         if self.best_weights is None:

@@ -17,7 +17,16 @@ from urllib.parse import urlsplit
 import pytest
 
 from container.errors import UserError
-from tests.programs import PROGRAMS, Endpoint, endpoint, free_port, labelled_csv, try_to_serve, without_labels
+from tests.programs import (
+    PROGRAMS,
+    Endpoint,
+    endpoint,
+    environment,
+    free_port,
+    labelled_csv,
+    try_to_serve,
+    without_labels,
+)
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "v1"
 ROWS = (GOLDEN / "series.csv").read_text()
@@ -121,6 +130,15 @@ class TestPredictions:
         reply = server.invoke(ROWS, Accept=accept)
         assert reply.status == 200
         assert reply.headers["Content-Type"].startswith("text/csv")
+
+    def test_a_request_may_last_longer_than_the_timeout_of_a_worker(self, tmp_path: Path) -> None:
+        settings = {"SAGEMAKER_MODEL_SERVER_TIMEOUT": "1", "SAGEMAKER_MAX_PAYLOAD_IN_MB": "100"}
+        with endpoint(copy_model(tmp_path), SAGEMAKER_MODEL_SERVER_WORKERS="1", **settings) as server:
+            started = time.monotonic()
+            reply = server.invoke(ROWS * 60000)
+            assert time.monotonic() - started > 1.5
+        assert reply.status == 200
+        assert reply.text.count("\n") == 8 * 60000 - 1
 
     def test_strange_headers(self, server: Endpoint) -> None:
         headers = {"X-Amzn-SageMaker-Custom-Attributes": "trace=1", "X-Amzn-SageMaker-Inference-Id": "7", "X-New": "y"}
@@ -322,6 +340,12 @@ class TestStop:
             thread.join()
         assert replies[0].status == 200
         assert replies[0].text.count("\n") == 100_000 - 1
+
+    def test_a_stop_during_start_up(self, tmp_path: Path) -> None:
+        process = subprocess.Popen([PROGRAMS / "serve"], env=environment(copy_model(tmp_path)))
+        time.sleep(0.3)
+        process.terminate()
+        assert process.wait(timeout=10) in (0, -signal.SIGTERM)
 
     def test_a_worker_that_dies_is_replaced(self, tmp_path: Path) -> None:
         with endpoint(copy_model(tmp_path), SAGEMAKER_MODEL_SERVER_WORKERS="1") as server:

@@ -75,7 +75,8 @@ class TestGoodJobs:
             assert f"{name}: {value:.6f}" in lines[-1]
 
     def test_the_first_lines_say_device_precision_and_versions(self, job: TrainingJob) -> None:
-        lines = assert_succeeds(job).stdout.splitlines()[:4]
+        lines = assert_succeeds(job).stdout.splitlines()
+        assert len(lines) == 6 + 3 + 4  # before, in and after the epochs; nothing of a library's own
         assert re.search(r"torch \d", lines[0])
         assert re.search(r"^device: (CPU|\d+ GPU)", lines[1])
         assert re.search(r"^precision: (bfloat16|float32)", lines[2])
@@ -195,11 +196,13 @@ class TestBadData:
 
     def test_validation_with_an_unknown_label(self, job: TrainingJob) -> None:
         job.write("input/data/validation/v.csv", labelled_csv(6, labels=("up", "sideways")))
-        assert_refused(job, "validation data has labels that the training data does not have: 'sideways'")
+        assert_refused(job, "v.csv, row 2, column 1: the training data has no label 'sideways'; it has 'down', 'up'.")
 
     def test_validation_of_another_length(self, job: TrainingJob) -> None:
         job.write("input/data/validation/v.csv", labelled_csv(6, length=9))
-        assert_refused(job, "The validation series have 9 values, but the training series have 16")
+        assert_refused(
+            job, "v.csv has series of 9 values, but the training data has series of 16; all must be of one length."
+        )
 
     def test_too_large_without_scaling(self, job: TrainingJob) -> None:
         assert_refused(job.prepare("a,1e300,2\nb,3,4\n", scaling="none"), "too large for float32")

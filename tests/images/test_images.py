@@ -193,6 +193,11 @@ class TestServing:
             code, seconds = container.stop(30)
             assert (code, seconds < 28) == (0, True), container.logs()
 
+    def test_docker_stop_in_the_first_second(self, model: Path) -> None:
+        with running("-v", f"{model}:/opt/ml/model:ro", SERVE) as container:
+            time.sleep(0.2)
+            assert container.stop(30)[1] < 10, container.logs()
+
     def test_another_port(self, model: Path) -> None:
         port = free_port()
         mounts = ["-v", f"{model}:/opt/ml/model:ro", "-e", "SAGEMAKER_BIND_TO_PORT=9090"]

@@ -41,9 +41,21 @@ def test_classes_are_ordered_as_numbers_where_they_are_numbers() -> None:
     ("training", "validation", "message"),
     [
         ("a,1,2\na,3,4\n", None, r"one class only \('a', 2 rows\); at least two are needed"),
-        ("a,1,2\nb,3,4\n", "c,1,2\nb,1,2\n", "labels that the training data does not have: 'c'. .* has 'a', 'b';"),
-        ("1,1,2\n2,3,4\n", "1.0,1,2\n", "does not have: '1.0'. .*compared as text, exactly as written"),
-        ("a,1,2\nb,3,4\n", "a,1,2,3\n", "validation series have 3 values, but the training series have 2"),
+        (
+            "a,1,2\nb,3,4\n",
+            "c,1,2\nb,1,2\n",
+            r"valid\.csv, row 1, column 1: the training data has no label 'c'; it has 'a', 'b'\.",
+        ),
+        (
+            "1,1,2\n2,3,4\n",
+            "1.0,1,2\n",
+            r"row 1, column 1: the training data has no label '1\.0'.*compared as text, exactly as written",
+        ),
+        (
+            "a,1,2\nb,3,4\n",
+            "a,1,2,3\n",
+            r"valid\.csv has series of 3 values, but the training data has series of 2; all must be",
+        ),
         (" \n", None, "Channel training has no data"),
     ],
 )
@@ -57,7 +69,7 @@ def test_what_is_refused(tmp_path: Path, training: str, validation: str | None, 
 
 def test_files_of_different_length_are_named(tmp_path: Path) -> None:
     files = [write(tmp_path / "1.csv", "a,1,2\n"), write(tmp_path / "2.csv", "b,1,2,3\n")]
-    with pytest.raises(UserError, match=r"2\.csv has series of 3 values, but those of .*1\.csv have 2;"):
+    with pytest.raises(UserError, match=r"2\.csv has series of 3 values, but .*1\.csv has series of 2; all must be"):
         load_datasets({"training": files})
 
 

@@ -10,7 +10,6 @@ from serving.settings import Settings
 @pytest.fixture(autouse=True)
 def _four_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(settings_module, "available_cores", lambda: 4)
-    monkeypatch.delenv("SAGEMAKER_BASE_DIR", raising=False)
 
 
 def test_defaults() -> None:
