@@ -44,8 +44,9 @@ def read_labelled_series(data: bytes, source: str) -> LabelledSeries:
     labels, values = [], []
     for number, line in rows.lines:
         label, comma, rest = line.partition(",")
-        if line.startswith('"'):
-            label, comma, rest = _unquote_label(line, rows, number)
+        if '"' in line:
+            label, *cells = rows.unquote(number, line)
+            comma, rest = "," if cells else "", ",".join(cells)
         if not comma:
             rows.fail(number, f"has a label and no values{_wrong_separator(line)}")
         if not label.strip():
@@ -63,7 +64,8 @@ def read_series(data: bytes, source: str, length: int) -> NDArray[np.float64]:
     a row has another number of values.
     """
     rows = _Rows(data, source)
-    return _to_array(rows, [line for _, line in rows.lines], first_column=1, length=length)
+    values = [",".join(rows.unquote(number, line)) if '"' in line else line for number, line in rows.lines]
+    return _to_array(rows, values, first_column=1, length=length)
 
 
 def write_labels(labels: Iterable[str]) -> str:
@@ -86,6 +88,13 @@ class _Rows:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
         self.lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip(" \t\v\f")]
 
+    def unquote(self, row: int, line: str) -> list[str]:
+        """The cells of a line in which some are quoted."""
+        try:
+            return next(csv.reader([line], strict=True))
+        except csv.Error:
+            self.fail(row, "has quotes that do not match")
+
     def fail(self, row: int, problem: str, column: int | None = None) -> NoReturn:
         place = f"row {row}" if column is None else f"row {row}, column {column}"
         raise UserError(f"{self.source}, {place} {problem}.")
@@ -93,30 +102,30 @@ class _Rows:
 
 def _to_array(rows: _Rows, values: list[str], first_column: int, length: int | None) -> NDArray[np.float64]:
     """Float64 `[N, 1, T]` from each line's values, joined by commas as they stand in the file."""
-    if any('"' in line for line in values):
-        values = [",".join(next(csv.reader([line]))) if '"' in line else line for line in values]
     if not values:
         return np.empty((0, 1, length or 0))
     _check_widths(rows, values, length)
     _refuse_header(rows, values[0])
     array = np.empty((len(values), values[0].count(",") + 1))
     rows_per_block = max(1, BLOCK_VALUES // array.shape[1])
-    try:
-        for start in range(0, len(values), rows_per_block):
-            block = values[start : start + rows_per_block]
-            array[start : start + len(block)] = _parse_block(block)
-    except ValueError:
-        _fail_at_bad_cell(rows, values, first_column)
-    if not np.isfinite(array).all():
-        _fail_at_bad_cell(rows, values, first_column)
+    for start in range(0, len(values), rows_per_block):
+        block = values[start : start + rows_per_block]
+        parsed = _parse_block(block)
+        if parsed is None:
+            _fail_at_bad_cell(rows, start, block, first_column)
+        array[start : start + len(block)] = parsed
     return array[:, np.newaxis, :]
 
 
-def _parse_block(values: list[str]) -> NDArray[np.float64]:
-    """Float64 `[len(values), T]`; raises `ValueError` if a cell is not a number."""
+def _parse_block(values: list[str]) -> NDArray[np.float64] | None:
+    """Float64 `[len(values), T]`, or nothing if a cell is not a finite number."""
     if not all(map(str.strip, values)):  # a series of one empty cell, which loadtxt would pass over
-        raise ValueError
-    return np.loadtxt(values, delimiter=",", comments=None, ndmin=2, dtype=np.float64)
+        return None
+    try:
+        block = np.loadtxt(values, delimiter=",", comments=None, ndmin=2, dtype=np.float64)
+    except ValueError:
+        return None
+    return block if np.isfinite(block).all() else None
 
 
 def _refuse_header(rows: _Rows, first: str) -> None:
@@ -148,8 +157,8 @@ def _check_widths(rows: _Rows, values: list[str], length: int | None) -> None:
         rows.fail(number, f"has {_values(width)}, but the model takes series of {_values(length)}{advice}")
 
 
-def _fail_at_bad_cell(rows: _Rows, values: list[str], first_column: int) -> NoReturn:
-    for (number, _), line in zip(rows.lines, values, strict=True):
+def _fail_at_bad_cell(rows: _Rows, start: int, block: list[str], first_column: int) -> NoReturn:
+    for (number, _), line in zip(rows.lines[start:], block, strict=False):
         for column, cell in enumerate(line.split(","), first_column):
             if not cell.strip():
                 rows.fail(number, "is empty; every value must be a number", column)
@@ -158,14 +167,6 @@ def _fail_at_bad_cell(rows: _Rows, values: list[str], first_column: int) -> NoRe
             if not np.isfinite(float(cell)):
                 rows.fail(number, f"is {_shorten(cell)}, which is too large for a number", column)
     raise AssertionError("the parser refused a text in which every cell is a number")
-
-
-def _unquote_label(line: str, rows: _Rows, number: int) -> tuple[str, str, str]:
-    """Split a line whose label is quoted, and may hold commas and doubled quotes."""
-    match = re.match(r'"((?:[^"]|"")*)"(,|$)', line)
-    if match is None:
-        rows.fail(number, 'starts with a quote that is never closed by `",`', column=1)
-    return match[1].replace('""', '"'), match[2], line[match.end() :]
 
 
 def _wrong_separator(line: str) -> str:

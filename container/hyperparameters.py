@@ -36,14 +36,12 @@ def _decode(value: object) -> object:
 
 def _whole_number(value: object) -> object:
     """`10`, `10.0` and `1e1` are all the integer 10 (T20)."""
-    if isinstance(value, str):
-        try:
-            number = float(value)
-        except ValueError:
-            return value
-        if number.is_integer() and abs(number) < 2**53:
-            return int(number)
-    return value
+    if not isinstance(value, str):
+        return value
+    number = float(value)
+    if "_" in value or not number.is_integer() or abs(number) > 2**53:
+        raise ValueError(value)
+    return int(number)
 
 
 def _lower_case(value: object) -> object:

@@ -1,6 +1,7 @@
 """Channels to arrays: reading the files, encoding the labels, the statistics for scaling."""
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,9 +56,12 @@ def load_datasets(channels: dict[str, list[Path]]) -> tuple[Dataset, Dataset | N
 def sort_classes(labels: set[str]) -> list[str]:
     """Labels in the order of their numbers if all of them are numbers, else of their text."""
     try:
-        return sorted(labels, key=lambda label: (float(label), label))
+        numbers = {label: float(label) for label in labels}
     except ValueError:
         return sorted(labels)
+    if any(map(math.isnan, numbers.values())):  # which no order has a place for
+        return sorted(labels)
+    return sorted(labels, key=lambda label: (numbers[label], label))
 
 
 def measure_scaling(series: NDArray[np.float64], method: str) -> Scaling:

@@ -103,6 +103,10 @@ def test_labels_are_text_exactly_as_written(label: str) -> None:
     assert read_labelled_series(f"{label},1,2\n".encode(), "f").labels == [label]
 
 
+def test_an_inch_is_no_quote() -> None:
+    assert read_labelled_series(b'5" pipe,1,2\n', "f").labels == ['5" pipe']
+
+
 def test_a_quoted_label_may_hold_commas_and_quotes() -> None:
     assert read_labelled_series(b'"sit, ""still""",1,2\n', "f").labels == ['sit, "still"']
 
@@ -125,7 +129,11 @@ def test_a_quoted_label_may_hold_commas_and_quotes() -> None:
         (b"label,x1,x2\na,1,2\n", "f.csv, row 1 looks like a header ('x1,x2')"),
         (b"a,1,2\n\xff\xfe,1,2\n", "f.csv, row 2 is not UTF-8 text"),
         (b"\x1f\x8b\x08\x00", "f.csv, row 1 is not UTF-8 text (a compressed or binary file?)."),
-        (b'"a,1,2\n', "f.csv, row 1, column 1 starts with a quote that is never closed"),
+        (b'a,1,2\n"b,1,2\n', "f.csv, row 2 has quotes that do not match."),
+        (b'a,1,2\nb,1,"2\n', "f.csv, row 2 has quotes that do not match."),
+        (b'"a"x,1,2\n', "f.csv, row 1 has quotes that do not match."),
+        (b'a,1,"2,5"\nb,1,2\n', "f.csv, row 2 has 2 values, but row 1 has 3 values"),
+        (b"a,1,2\n" * 40000 + b"b,1,\n", "f.csv, row 40001, column 3 is empty"),
     ],
 )
 def test_messages_name_file_row_column_and_fix(data: bytes, message: str) -> None:

@@ -35,6 +35,7 @@ def test_classes_are_ordered_as_numbers_where_they_are_numbers() -> None:
     assert sort_classes({"10", "9", "-1", "2.5"}) == ["-1", "2.5", "9", "10"]
     assert sort_classes({"1", "1.0", "0"}) == ["0", "1", "1.0"]
     assert sort_classes({"10", "9", "x"}) == ["10", "9", "x"]
+    assert sort_classes({"10", "9", "nan", "7"}) == ["10", "7", "9", "nan"]
 
 
 @pytest.mark.parametrize(

@@ -83,6 +83,7 @@ def test_what_the_platform_adds_is_ignored() -> None:
         ("lr", "nan"),
         ("lr", "inf"),
         ("lr", "1_0"),
+        ("epochs", "1_0"),
         ("scaling", "minmax"),
         ("seed", "-1"),
         ("batch-size", "1e400"),
