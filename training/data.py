@@ -46,6 +46,10 @@ def load_datasets(channels: dict[str, list[Path]]) -> tuple[Dataset, Dataset | N
             f"The training data has one class only ({classes[0]!r}, {len(labels)} rows); at least two are needed. "
             "Is the label in the first column?"
         )
+    if len(classes) > len(labels) / 2:
+        logger.warning(
+            "WARNING: %d series have %d different labels; is the label in the first column?", len(labels), len(classes)
+        )
     training = Dataset(series, _encode(labels, classes))
     if "validation" not in channels:
         return training, None, classes

@@ -18,7 +18,7 @@ from container.optml import OptML
 from training.data import Dataset, load_datasets, measure_scaling
 from training.devices import Placement, choose_placement
 from training.export import export_graph, export_weights
-from training.loop import TensorSet, fit
+from training.loop import Loop, TensorSet
 from training.model import LSTMFCN, Classifier, Scaler
 from training.stop import StopSignal
 
@@ -50,7 +50,7 @@ def run(optml: OptML, stop: StopSignal) -> None:
     scaling = measure_scaling(training.series, settings.scaling)
     scaler = Scaler(scaling)
     network = _make_network(settings, training.length, len(classes)).to(placement.device)
-    fitted = fit(
+    loop = Loop(
         network,
         _to_tensors(training, "training", scaler, placement),
         _to_tensors(validation, "validation", scaler, placement) if validation else None,
@@ -59,6 +59,7 @@ def run(optml: OptML, stop: StopSignal) -> None:
         placement,
         stop,
     )
+    fitted = loop.fit()
 
     classifier = Classifier(scaler, network.cpu()).eval()
     graph = export_graph(classifier, training.series[:CHECKED_ROWS])

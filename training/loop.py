@@ -1,4 +1,4 @@
-"""fit(): epochs, schedule, best weights, stop signal."""
+"""Epochs, schedule, best weights, stop signal."""
 
 import copy
 import logging
@@ -39,35 +39,8 @@ class Fitted:
     metrics: dict[str, float]
 
 
-def fit(
-    network: nn.Module,
-    training: TensorSet,
-    validation: TensorSet | None,
-    class_weights: Tensor,
-    settings: Hyperparameters,
-    placement: Placement,
-    stop: StopSignal,
-) -> Fitted:
-    """Train `network` and leave it with the weights of the best epoch, ready to be evaluated or exported.
-
-    The best epoch is that of the lowest validation loss, or training loss where there is no validation data.
-    A stop signal ends training at the next step; the best epoch so far is kept, or, within the first epoch,
-    the weights as they are.
-
-    Raises:
-        UserError: the loss is not a finite number in the first epoch already.
-        StopBeforeTraining: a stop came before the first step.
-    """
-    loop = _Loop(network, training, validation, class_weights, settings, placement, stop)
-    stop.training_started = True
-    for epoch in range(1, settings.epochs + 1):
-        if not loop.run_epoch(epoch):
-            break
-    return loop.finish()
-
-
-class _Loop:
-    """The state of one `fit`."""
+class Loop:
+    """The training of one network: its data, its optimizer, and the best weights so far."""
 
     def __init__(
         self,
@@ -79,6 +52,7 @@ class _Loop:
         placement: Placement,
         stop: StopSignal,
     ) -> None:
+        """Prepare to train `network` on `training`; `class_weights` is float32 `[classes]`."""
         self.network = network
         self.training = training
         self.validation = validation
@@ -97,7 +71,24 @@ class _Loop:
         self.best_weights: dict[str, Tensor] | None = None
         self.best = Fitted(0, {})
 
-    def run_epoch(self, epoch: int) -> bool:
+    def fit(self) -> Fitted:
+        """Train the network and leave it with the weights of the best epoch, ready to be evaluated or exported.
+
+        The best epoch is that of the lowest validation loss, or training loss where there is no validation
+        data. A stop signal ends training at the next step; the best epoch so far is kept, or, within the first
+        epoch, the weights as they are.
+
+        Raises:
+            UserError: the loss is not a finite number in the first epoch already.
+            StopBeforeTraining: a stop came before the first step.
+        """
+        self.stop.training_started = True
+        for epoch in range(1, self.settings.epochs + 1):
+            if not self._run_epoch(epoch):
+                break
+        return self._finish()
+
+    def _run_epoch(self, epoch: int) -> bool:
         """Train one epoch, print its line, keep its weights if they are the best; False if it must be the last."""
         metrics = self._train(epoch)
         if self.validation is not None and math.isfinite(metrics["train_loss"]) and not self.stop.requested:
@@ -119,7 +110,7 @@ class _Loop:
         self.schedule.after_epoch(metrics["train_loss"])
         return True
 
-    def finish(self) -> Fitted:
+    def _finish(self) -> Fitted:
         """Load the best weights, give them exact batch statistics and measure them, all in float32."""
         if self.best_weights is not None:
             self.network.load_state_dict(self.best_weights)

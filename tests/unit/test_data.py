@@ -68,6 +68,13 @@ def test_what_is_refused(tmp_path: Path, training: str, validation: str | None, 
         load_datasets(channels)
 
 
+def test_a_first_column_that_does_not_look_like_labels_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    load_datasets({"training": [write(tmp_path / "1", "0.31,1,2\n0.32,3,4\n0.33,5,6\n")]})
+    assert "WARNING: 3 series have 3 different labels; is the label in the first column?" in caplog.text
+
+
 def test_files_of_different_length_are_named(tmp_path: Path) -> None:
     files = [write(tmp_path / "1.csv", "a,1,2\n"), write(tmp_path / "2.csv", "b,1,2,3\n")]
     with pytest.raises(UserError, match=r"2\.csv has series of 3 values, but .*1\.csv has series of 2; all must be"):

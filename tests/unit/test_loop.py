@@ -9,7 +9,7 @@ from torch import Tensor
 from container.errors import UserError
 from container.hyperparameters import Hyperparameters, parse_hyperparameters
 from training.devices import Placement
-from training.loop import Fitted, Schedule, TensorSet, fit
+from training.loop import Fitted, Loop, Schedule, TensorSet
 from training.model import LSTMFCN
 from training.stop import StopBeforeTraining, StopSignal
 
@@ -31,7 +31,7 @@ def train(
     network = LSTMFCN(training.series.shape[-1], 2, hidden_size=2, filters=(4, 4, 4))
     names = {name.replace("_", "-"): value for name, value in settings.items()}
     parsed = parse_hyperparameters({"epochs": "5", "lr": "0.01", **names})
-    return network, fit(network, training, validation, torch.ones(2), parsed, CPU, stop or StopSignal())
+    return network, Loop(network, training, validation, torch.ones(2), parsed, CPU, stop or StopSignal()).fit()
 
 
 def epoch_lines(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -103,7 +103,7 @@ def test_divergence_later_keeps_the_best_epoch(caplog: pytest.LogCaptureFixture)
 
     hook = network.register_forward_hook(poison)
     settings = parse_hyperparameters({"epochs": "9", "lr": "0.01"})
-    fitted = fit(network, make_set(), None, torch.ones(2), settings, CPU, StopSignal())
+    fitted = Loop(network, make_set(), None, torch.ones(2), settings, CPU, StopSignal()).fit()
     hook.remove()
     assert fitted.epoch <= 3
     assert math.isfinite(fitted.metrics["train_loss"])
@@ -123,7 +123,7 @@ def test_a_stop_ends_training_at_the_next_step_and_keeps_a_model() -> None:
     network = LSTMFCN(16, 2, hidden_size=2, filters=(4, 4, 4))
     hook = network.register_forward_hook(request_stop)
     settings = parse_hyperparameters({"epochs": "500", "batch-size": "4"})
-    fitted = fit(network, make_set(), None, torch.ones(2), settings, CPU, stop)
+    fitted = Loop(network, make_set(), None, torch.ones(2), settings, CPU, stop).fit()
     hook.remove()
     assert fitted.epoch == 1
     assert len(steps) == 2 + 6  # the six batches of the exact statistics after two steps
