@@ -46,10 +46,15 @@ class LSTMFCN(nn.Module):
         """Scaled series, float32 `[B, 1, T]`, to logits `[B, num_classes]`."""
         shuffled = series[:, 0, :]  # dimension shuffle: one step of T features
         image = series.unsqueeze(2).to(memory_format=torch.channels_last)  # [B, 1, 1, T]
-        features = self.fcn(image).squeeze(2).transpose(1, 2)  # [B, T, filters]
+        # In mixed precision, what reads the series itself stays in float32: the three digits of bfloat16 are too
+        # few where classes differ in the fourth, and these layers take hardly any of the time.
+        with torch.autocast(series.device.type, enabled=False):
+            hidden = self.lstm(shuffled)
+            image = self.fcn[0](image)
+        features = self.fcn[1:](image).squeeze(2).transpose(1, 2)  # [B, T, filters]
         # The sum over time as a product: its gradient keeps the channels-last order, that of sum() does not.
         average = torch.matmul(features.new_ones(features.shape[1]), features) / features.shape[1]
-        logits: Tensor = self.linear(torch.cat([self.lstm(shuffled), average], dim=1))
+        logits: Tensor = self.linear(torch.cat([hidden, average], dim=1))
         return logits
 
 

@@ -7,6 +7,7 @@ from torch import nn
 
 from training import devices
 from training.devices import MixedPrecision, Placement, choose_placement, parallel_forward
+from training.model import LSTMFCN
 
 
 @pytest.fixture(autouse=True)
@@ -87,3 +88,18 @@ def test_mixed_precision_computes_in_bfloat16_and_returns_float32(bfloat16: bool
     assert found.dtype == torch.float32
     assert torch.equal(found, network(series)) is not bfloat16
     torch.testing.assert_close(found, network(series), atol=0.05, rtol=0.05)
+
+
+def test_the_layers_that_read_the_series_stay_in_float32() -> None:
+    network = LSTMFCN(20, 2)
+    dtypes: dict[str, torch.dtype] = {}
+    for name in ("lstm", "fcn.0.conv", "fcn.1.conv", "fcn.2.conv"):
+        module = network.get_submodule(name)
+        module.register_forward_hook(lambda _, __, output, name=name: dtypes.update({name: output.dtype}))
+    MixedPrecision(network, bfloat16=True)(torch.randn(3, 1, 20))
+    assert dtypes == {
+        "lstm": torch.float32,
+        "fcn.0.conv": torch.float32,
+        "fcn.1.conv": torch.bfloat16,
+        "fcn.2.conv": torch.bfloat16,
+    }
