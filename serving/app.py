@@ -5,7 +5,15 @@ import logging
 import time
 
 from flask import Flask, Request, Response, jsonify, request
-from werkzeug.exceptions import BadRequest, HTTPException, NotAcceptable, RequestEntityTooLarge, UnsupportedMediaType
+from werkzeug.exceptions import (
+    BadRequest,
+    HTTPException,
+    MethodNotAllowed,
+    NotAcceptable,
+    NotFound,
+    RequestEntityTooLarge,
+    UnsupportedMediaType,
+)
 from werkzeug.http import parse_accept_header
 
 from container.codec import read_series, write_labels
@@ -16,6 +24,7 @@ from serving.settings import MEBIBYTE, Settings
 logger = logging.getLogger(__name__)
 
 CSV = "text/csv"
+ROUTES = "GET /ping, POST /invocations and GET /execution-parameters"
 BATCH_PAYLOAD_MIB = 6  # the platform's default for one request of a batch job
 BATCH_PRODUCT_MIB = 100  # at most: payload times concurrent requests (S27)
 DISCARDED_MIB = 1024  # of a body that is too large, read before the reply so that the client gets to see it
@@ -46,7 +55,7 @@ def create_app(predictor: Predictor, settings: Settings) -> Flask:
         """How a batch job should send its requests (S27)."""
         parameters: dict[str, int | str] = {
             "MaxConcurrentTransforms": min(settings.workers, BATCH_PRODUCT_MIB // BATCH_PAYLOAD_MIB),
-            "MaxPayloadInMB": BATCH_PAYLOAD_MIB,
+            "MaxPayloadInMB": min(settings.max_body_mib, BATCH_PAYLOAD_MIB),
         }
         if not settings.local_batch:  # which takes the platform's own spelling for an error (S28)
             parameters["BatchStrategy"] = "MULTI_RECORD"
@@ -55,9 +64,10 @@ def create_app(predictor: Predictor, settings: Settings) -> Flask:
     @app.post("/invocations")
     def invocations() -> Response:
         """CSV of series in, CSV of labels out: one a line, in order (S20, S24)."""
+        # Read first: a client that is still sending would not see what is said of its headers.
+        body = _read_body(request, settings.max_body_mib * MEBIBYTE)
         _check_content_type(request)
         _check_accept(request)
-        body = _read_body(request, settings.max_body_mib * MEBIBYTE)
         series = read_series(body, "request", predictor.metadata.length)
         if len(series) == 0:
             return Response(status=204)
@@ -82,13 +92,17 @@ def _register_error_handlers(app: Flask, settings: Settings) -> None:
         limit = f"The request is larger than {settings.max_body_mib} MiB"
         return _text(f"{limit}; send fewer rows at once, or set SAGEMAKER_MAX_PAYLOAD_IN_MB.", 413)
 
+    @app.errorhandler(NotFound)
+    @app.errorhandler(MethodNotAllowed)
+    def not_served(error: NotFound | MethodNotAllowed) -> Response:
+        response = _text(f"{error.name}; this server answers {ROUTES}.", error.code)
+        if isinstance(error, MethodNotAllowed) and error.valid_methods:
+            response.headers["Allow"] = ", ".join(error.valid_methods)
+        return response
+
     @app.errorhandler(HTTPException)
     def http_error(error: HTTPException) -> Response:
-        response = _text(error.description or error.name, error.code or 500)
-        allowed = getattr(error, "valid_methods", None)
-        if allowed:
-            response.headers["Allow"] = ", ".join(allowed)
-        return response
+        return _text(error.description or error.name, error.code or 500)
 
     @app.errorhandler(Exception)
     def internal_error(_: Exception) -> Response:

@@ -71,7 +71,7 @@ class TestHealth:
     def test_nothing_else_is_served(self, server: Endpoint, method: str, path: str, status: int) -> None:
         reply = server.get(path, method)
         assert reply.status == status
-        assert b"<" not in reply.body
+        assert "this server answers GET /ping, POST /invocations" in reply.text
 
     def test_ping_is_quick_while_predictions_run(self, server: Endpoint) -> None:
         body = ROWS * 20000  # some seconds of work for each of 8 requests
@@ -264,6 +264,7 @@ class TestSettings:
         with endpoint(copy_model(tmp_path), SAGEMAKER_MAX_PAYLOAD_IN_MB="1") as server:
             assert server.invoke(ROWS).status == 200
             assert "larger than 1 MiB" in server.invoke(ROWS * 2000).text
+            assert json.loads(server.get("/execution-parameters").body)["MaxPayloadInMB"] == 1
 
     @pytest.mark.parametrize(
         ("name", "value", "message"),
