@@ -163,12 +163,12 @@ class Loop:
     def _diverged(self, epoch: int) -> None:
         if self.best_weights is None:
             raise UserError(
-                f"Training diverged: the loss of epoch {epoch} is not a finite number. Use a lower lr than "
-                f"{self.settings.lr:g}, or scaling=dataset or series if it is none."
+                f"Training diverged: the loss or the weights of epoch {epoch} are not finite numbers. "
+                f"Use a lower lr than {self.settings.lr:g}, or scaling=dataset or series if it is none."
             )
         logger.warning(
-            "WARNING: the loss of epoch %d is not a finite number; training ends with the best epoch so far. "
-            "A lower lr than %g may help.",
+            "WARNING: the loss or the weights of epoch %d are not finite numbers; training ends with "
+            "the best epoch so far. A lower lr than %g may help.",
             epoch,
             self.settings.lr,
         )

@@ -89,7 +89,7 @@ def test_one_step_in_all(schedule: str) -> None:
 def test_divergence_in_the_first_epoch_is_a_clear_error() -> None:
     broken = make_set()
     broken.series[0, 0, 0] = math.nan
-    with pytest.raises(UserError, match="Training diverged: the loss of epoch 1 is not a finite number"):
+    with pytest.raises(UserError, match="Training diverged: the loss or the weights of epoch 1 are not finite numbers"):
         train(broken)
 
 
@@ -108,6 +108,24 @@ def test_divergence_later_keeps_the_best_epoch(caplog: pytest.LogCaptureFixture)
     assert fitted.epoch <= 3
     assert math.isfinite(fitted.metrics["train_loss"])
     assert any("training ends with the best epoch so far" in record.getMessage() for record in caplog.records)
+
+
+def test_weights_that_are_not_numbers_are_not_kept(caplog: pytest.LogCaptureFixture) -> None:
+    network = LSTMFCN(16, 2, hidden_size=2, filters=(4, 4, 4))
+    settings = parse_hyperparameters({"epochs": "9"})
+    loop = Loop(network, make_set(), None, torch.ones(2), settings, CPU, StopSignal())
+    step, calls = loop.step, []
+
+    def step_too_far(series: Tensor, labels: Tensor) -> Tensor:
+        calls.append(1)
+        result = step(series, labels)  # its loss was measured before the weights changed
+        if len(calls) == 2:
+            torch.nn.init.constant_(network.linear.weight, math.nan)
+        return result
+
+    loop.step = step_too_far  # type: ignore[assignment]
+    assert loop.fit().epoch == 1
+    assert "the loss or the weights of epoch 2" in caplog.text
 
 
 def test_a_stop_ends_training_at_the_next_step_and_keeps_a_model() -> None:
