@@ -46,7 +46,7 @@ def read_labelled_series(data: bytes, source: str) -> LabelledSeries:
         label, comma, rest = line.partition(",")
         if '"' in line:
             label, *cells = rows.unquote(number, line)
-            comma, rest = "," if cells else "", ",".join(cells)
+            comma, rest = "," if cells else "", rows.join(number, cells, first_column=2)
         if not comma:
             rows.fail(number, f"has a label and no values{_wrong_separator(line)}")
         if not label.strip():
@@ -64,7 +64,10 @@ def read_series(data: bytes, source: str, length: int) -> NDArray[np.float64]:
     a row has another number of values.
     """
     rows = _Rows(data, source)
-    values = [",".join(rows.unquote(number, line)) if '"' in line else line for number, line in rows.lines]
+    values = [
+        rows.join(number, rows.unquote(number, line), first_column=1) if '"' in line else line
+        for number, line in rows.lines
+    ]
     return _to_array(rows, values, first_column=1, length=length)
 
 
@@ -94,6 +97,13 @@ class _Rows:
             return next(csv.reader([line], strict=True))
         except csv.Error:
             self.fail(row, "has quotes that do not match")
+
+    def join(self, row: int, cells: list[str], first_column: int) -> str:
+        """Unquoted values as they would stand in a line without quotes; `"1,000"` is no number."""
+        for column, cell in enumerate(cells, first_column):
+            if "," in cell:
+                self.fail(row, _no_number(cell), column)
+        return ",".join(cells)
 
     def fail(self, row: int, problem: str, column: int | None = None) -> NoReturn:
         place = f"row {row}" if column is None else f"row {row}, column {column}"
@@ -163,10 +173,14 @@ def _fail_at_bad_cell(rows: _Rows, start: int, block: list[str], first_column: i
             if not cell.strip():
                 rows.fail(number, "is empty; every value must be a number", column)
             if not _NUMBER.fullmatch(cell):
-                rows.fail(number, f"is {_shorten(cell)}; every value must be a finite number", column)
+                rows.fail(number, _no_number(cell), column)
             if not np.isfinite(float(cell)):
                 rows.fail(number, f"is {_shorten(cell)}, which is too large for a number", column)
     raise AssertionError("the parser refused a text in which every cell is a number")
+
+
+def _no_number(cell: str) -> str:
+    return f"is {_shorten(cell)}; every value must be a finite number"
 
 
 def _wrong_separator(line: str) -> str:

@@ -46,6 +46,8 @@ def load_datasets(channels: dict[str, list[Path]]) -> tuple[Dataset, Dataset | N
             f"The training data has one class only ({classes[0]!r}, {len(labels)} rows); at least two are needed. "
             "Is the label in the first column?"
         )
+    if series.shape[-1] < 2:
+        raise UserError("The training series have one value each; at least two are needed to be a series.")
     if len(classes) > len(labels) / 2:
         logger.warning(
             "WARNING: %d series have %d different labels; is the label in the first column?", len(labels), len(classes)

@@ -182,7 +182,12 @@ class TestBadData:
             ("a,1,2\nb,3,x\n", "train.csv, row 2, column 3 is 'x'; every value must be a finite number."),
             ("a,1,2\nb,NaN,2\n", "train.csv, row 2, column 2 is 'NaN'"),
             ("a,1,2\nb,,2\n", "train.csv, row 2, column 2 is empty"),
+            (
+                'a,"1,000",2\nb,"2,000",3\n',
+                "train.csv, row 1, column 2 is '1,000'; every value must be a finite number.",
+            ),
             ("a\nb\n", "train.csv, row 1 has a label and no values"),
+            ("a,1\nb,2\n", "The training series have one value each"),
             ("label,t0,t1\na,1,2\nb,1,2\n", "train.csv, row 1 looks like a header"),
             ("a,1,2\na,3,4\n", "one class only ('a', 2 rows)"),
             ("a,1e308,-1e308\nb,1e308,1\n", "too large"),

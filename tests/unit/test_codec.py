@@ -132,7 +132,7 @@ def test_a_quoted_label_may_hold_commas_and_quotes() -> None:
         (b'a,1,2\n"b,1,2\n', "f.csv, row 2 has quotes that do not match."),
         (b'a,1,2\nb,1,"2\n', "f.csv, row 2 has quotes that do not match."),
         (b'"a"x,1,2\n', "f.csv, row 1 has quotes that do not match."),
-        (b'a,1,"2,5"\nb,1,2\n', "f.csv, row 2 has 2 values, but row 1 has 3 values"),
+        (b'a,1,"2,500"\nb,1,2\n', "f.csv, row 1, column 3 is '2,500'; every value must be a finite number."),
         (b"a,1,2\n" * 40000 + b"b,1,\n", "f.csv, row 40001, column 3 is empty"),
     ],
 )
@@ -148,6 +148,7 @@ def test_messages_name_file_row_column_and_fix(data: bytes, message: str) -> Non
         (b"1,2\n", "request, row 1 has 2 values, but the model takes series of 3 values."),
         (b"1,2,3\n1,2\n", "request, row 2 has 2 values"),
         (b"a,1,2,3\n", "the model takes series of 3 values; send the values only, without a label."),
+        (b'"1,000",2\n', "request, row 1, column 1 is '1,000'; every value must be a finite number."),
         (b"1;2;3\n", "its cells seem to be separated by semicolons, where commas should be."),
         (b"1,two,3\n", "request, row 1, column 2 is 'two'"),
         (b"x1,x2,x3\n1,2,3\n", "request, row 1 looks like a header"),

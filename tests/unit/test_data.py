@@ -58,6 +58,7 @@ def test_classes_are_ordered_as_numbers_where_they_are_numbers() -> None:
             r"valid\.csv has series of 3 values, but the training data has series of 2; all must be",
         ),
         (" \n", None, "Channel training has no data"),
+        ("a,1\nb,2\n", None, "The training series have one value each; at least two are needed"),
     ],
 )
 def test_what_is_refused(tmp_path: Path, training: str, validation: str | None, message: str) -> None:
