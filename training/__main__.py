@@ -44,7 +44,8 @@ def main() -> int:
         if stop.requested and not stop.training_started:
             return _fail(optml, "Stopped before the first training step; there is no model to save.", STOPPED)
         traceback.print_exc()
-        return _fail(optml, f"AlgorithmError: {type(error).__name__}: {error}", AlgorithmError.exit_code)
+        cause = str(error) if isinstance(error, AlgorithmError) else f"{type(error).__name__}: {error}"
+        return _fail(optml, f"AlgorithmError: {cause}", AlgorithmError.exit_code)
     with contextlib.suppress(OSError):
         optml.failure.unlink(missing_ok=True)
     return 0

@@ -12,7 +12,8 @@ from container.cores import available_cores
 
 logger = logging.getLogger(__name__)
 
-NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
+NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")  # visible in a container even if it was given no GPU
+NVIDIA_DEVICE = Path("/dev/nvidiactl")
 
 
 @dataclass(frozen=True)
@@ -75,12 +76,20 @@ def _choose_cpu(precision: str) -> Placement:
             "Training on the CPU, which is much slower.",
             _driver_version(),
             torch.__version__,
-            f"it needs a driver for CUDA {torch.version.cuda}" if torch.version.cuda else "it is built without CUDA",
+            _why_no_gpu(),
         )
     logger.info("device: CPU (%s), %d thread(s)", platform.machine(), cores)
     capabilities = torch.cpu.get_capabilities()
     native = bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
     return Placement(torch.device("cpu"), 0, _use_bfloat16(precision, native))
+
+
+def _why_no_gpu() -> str:
+    if not torch.version.cuda:
+        return "it is built without CUDA"
+    if not NVIDIA_DEVICE.exists():
+        return "this container was given no GPU (docker run --gpus all)"
+    return f"it needs a driver for CUDA {torch.version.cuda} or newer"
 
 
 def _use_bfloat16(precision: str, native: bool) -> bool:

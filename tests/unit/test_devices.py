@@ -42,14 +42,28 @@ def test_emulated_bfloat16_is_said(monkeypatch: pytest.MonkeyPatch, caplog: pyte
     assert "WARNING: this hardware has no bfloat16 arithmetic" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("cuda", "device", "reason"),
+    [
+        ("13.0", True, "it needs a driver for CUDA 13.0 or newer."),
+        ("13.0", False, "this container was given no GPU (docker run --gpus all)."),
+        (None, True, "it is built without CUDA."),
+    ],
+)
 def test_a_driver_that_torch_cannot_use_is_said(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    cuda: str | None,
+    device: bool,
+    reason: str,
 ) -> None:
     (tmp_path / "version").write_text("NVRM version: NVIDIA UNIX x86_64 Kernel Module  470.57.02  Tue Jul 13 2021\n")
-    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(devices, "NVIDIA_DEVICE", tmp_path / "version" if device else tmp_path / "nothing")
+    monkeypatch.setattr(torch.version, "cuda", cuda)
     assert choose_placement("float32").device.type == "cpu"
-    assert "WARNING: this machine has an NVIDIA driver (470.57.02)" in caplog.text
-    assert "it needs a driver for CUDA 13.0. Training on the CPU" in caplog.text
+    assert "WARNING: this machine has an NVIDIA driver (470.57.02), but torch" in caplog.text
+    assert f"cannot use it: {reason} Training on the CPU" in caplog.text
 
 
 @pytest.mark.parametrize(("capability", "bfloat16"), [((7, 5), False), ((9, 0), True)])
