@@ -30,9 +30,10 @@ class Settings:
         """Settings from environment variables. Raises `UserError` for one that is not a number in its range."""
         cores = available_cores()
         workers = _integer(environment, "SAGEMAKER_MODEL_SERVER_WORKERS", cores, 1, 256)
-        batch = environment.get("SAGEMAKER_BATCH", "")
+        batch_text = environment.get("SAGEMAKER_BATCH", "")
+        batch = batch_text.lower() == "true"
         # 0 stands for a stream without a limit; ours is then that of an asynchronous request.
-        max_body = _integer(environment, "SAGEMAKER_MAX_PAYLOAD_IN_MB", 100 if batch.lower() == "true" else 25, 0, 1024)
+        max_body = _integer(environment, "SAGEMAKER_MAX_PAYLOAD_IN_MB", 100 if batch else 25, 0, 1024)
         return cls(
             model_folder=OptML.from_environment(environment).model,
             port=_integer(environment, "SAGEMAKER_BIND_TO_PORT", 8080, 1, 65535),
@@ -40,8 +41,8 @@ class Settings:
             inference_threads=max(1, cores // workers),
             timeout=_integer(environment, "SAGEMAKER_MODEL_SERVER_TIMEOUT", 60, 1, 3600),
             max_body_mib=max_body or 1024,
-            batch=batch.lower() == "true",
-            local_batch=batch == "True",
+            batch=batch,
+            local_batch=batch_text == "True",
         )
 
 

@@ -83,20 +83,29 @@ class TrainingJob:
         return self
 
     def start(self) -> "subprocess.Popen[str]":
-        return subprocess.Popen(
-            [PROGRAMS / "train"],
-            env=environment(self.root),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        return start("train", self.root)
 
     def run(self) -> Result:
         return finish(self.start())
 
 
+def start(program: str, root: Path, settings: Mapping[str, str] | None = None) -> "subprocess.Popen[str]":
+    """`train` or `serve` with its tree at `root` and these environment variables."""
+    return subprocess.Popen(
+        [PROGRAMS / program],
+        env=environment(root, settings),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
 def finish(process: "subprocess.Popen[str]") -> Result:
-    stdout, stderr = process.communicate(timeout=TIMEOUT)
+    """Wait for a program to end by itself."""
+    try:
+        stdout, stderr = process.communicate(timeout=TIMEOUT)
+    finally:
+        process.kill()
     return Result(process.returncode, stdout, stderr)
 
 
@@ -154,16 +163,13 @@ class Endpoint:
         return request(self.url + "/invocations", body, {name.replace("_", "-"): v for name, v in headers.items()})
 
 
-def wait_until_healthy(url: str, process: "subprocess.Popen[str] | None" = None, seconds: float = 60) -> float:
-    """Seconds until the first good /ping."""
-    started = time.monotonic()
-    while time.monotonic() - started < seconds:
-        if process is not None and process.poll() is not None:
-            break
+def wait_until_healthy(url: str, process: "subprocess.Popen[str] | None" = None) -> None:
+    """Return at the first good /ping; fail if the process ends or a minute goes by."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and (process is None or process.poll() is None):
         try:
-            with urllib.request.urlopen(f"{url}/ping", timeout=2) as response:
-                if response.status == 200:
-                    return time.monotonic() - started
+            with urllib.request.urlopen(f"{url}/ping", timeout=2):
+                return
         except OSError:
             time.sleep(0.02)
     raise AssertionError(f"no good answer from {url}/ping")
@@ -173,31 +179,15 @@ def wait_until_healthy(url: str, process: "subprocess.Popen[str] | None" = None,
 def endpoint(root: Path, **settings: str) -> Iterator[Endpoint]:
     """`serve` for the model in `root`/model, with these environment variables, stopped in the end."""
     port = free_port()
-    process = subprocess.Popen(
-        [PROGRAMS / "serve"],
-        env=environment(root, {"SAGEMAKER_BIND_TO_PORT": str(port), **settings}),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    process = start("serve", root, {"SAGEMAKER_BIND_TO_PORT": str(port), **settings})
     try:
         wait_until_healthy(f"http://127.0.0.1:{port}", process)
         yield Endpoint(f"http://127.0.0.1:{port}", process)
     finally:
         process.terminate()
-        process.communicate(timeout=TIMEOUT)
+        finish(process)
 
 
 def try_to_serve(root: Path, **settings: str) -> Result:
     """`serve` where it is expected to end by itself."""
-    process = subprocess.Popen(
-        [PROGRAMS / "serve"],
-        env=environment(root, settings),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        return finish(process)
-    finally:
-        process.kill()
+    return finish(start("serve", root, settings))

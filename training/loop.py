@@ -91,7 +91,7 @@ class Loop:
     def _run_epoch(self, epoch: int) -> bool:
         """Train one epoch, print its line, keep its weights if they are the best; False if it must be the last."""
         metrics = self._train(epoch)
-        if self.validation is not None and math.isfinite(metrics["train_loss"]) and not self.stop.requested:
+        if self.validation is not None and not self.stop.requested:
             metrics |= self._validate(self.validation)
         if not self._is_finite(metrics):
             self._diverged(epoch)
@@ -120,11 +120,9 @@ class Loop:
         set_exact_batch_norm(self.network, forward, self.training.series, batch_size, lambda: self.stop.out_of_time)
         if self.stop.requested:
             return self.best  # there may be no time to measure again
-        loss, accuracy = evaluate(forward, self.training.series, self.training.labels, self.class_weights)
-        metrics = {"train_loss": loss, "train_accuracy": accuracy}
+        metrics = self._measure("train", self.training, forward)
         if self.validation is not None:
-            loss, accuracy = evaluate(forward, self.validation.series, self.validation.labels, self.class_weights)
-            metrics |= {"valid_loss": loss, "valid_accuracy": accuracy}
+            metrics |= self._measure("valid", self.validation, forward)
         return Fitted(self.best.epoch, metrics)
 
     def _train(self, epoch: int) -> dict[str, float]:
@@ -152,8 +150,11 @@ class Loop:
         forward = self.evaluation_forward
         batch_size = self.settings.batch_size
         set_exact_batch_norm(self.network, forward, self.training.series, batch_size, lambda: self.stop.requested)
-        loss, accuracy = evaluate(forward, validation.series, validation.labels, self.class_weights)
-        return {"valid_loss": loss, "valid_accuracy": accuracy}
+        return self._measure("valid", validation, forward)
+
+    def _measure(self, name: str, data: TensorSet, forward: nn.Module) -> dict[str, float]:
+        loss, accuracy = evaluate(forward, data.series, data.labels, self.class_weights)
+        return {f"{name}_loss": loss, f"{name}_accuracy": accuracy}
 
     def _is_finite(self, metrics: dict[str, float]) -> bool:
         """The losses are numbers, and so are the weights: a loss is measured before the step that it leads to."""
