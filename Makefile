@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: install demo test lint samples bench-train clean
+.PHONY: install demo test lint samples bench-train bench-large clean
 
 install: $(INSTALLED)
 
@@ -33,9 +33,15 @@ samples: install
 	mkdir -p data/inference/output
 	cp -r demo/predictions/batch demo/predictions/real-time data/inference/output/
 
-# One step and one epoch against the plain way, as ratios.
+# Training against its peers, as ratios: steps and epochs, reading CSV, one process and two.
 bench-train: install
 	$(BIN)/python -m benchmarks.train_step
+	$(BIN)/python -m benchmarks.ingestion
+	$(BIN)/python -m benchmarks.scaling
+
+# The same for a CSV file larger than memory should be; needs that much room in the scratch folder, and half again.
+bench-large: install
+	$(BIN)/python -m benchmarks.ingestion --gigabytes 6 --train
 
 clean:
 	rm -rf .venv demo *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -7,6 +7,7 @@ speed drifts treats them alike; figures are medians, ratios are of medians.
 
 import functools
 import itertools
+import math
 import statistics
 import time
 import warnings
@@ -17,14 +18,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from training.data import Dataset
 from training.devices import MixedPrecision, choose_placement
+from training.distributed import Group
 from training.evaluate import even_batches
 from training.model import LSTMFCN
-from training.step import TrainingStep, make_optimizer
+from training.step import GraphedStep, TrainingStep, make_optimizer
 
 NUM_CLASSES = 3
 STEP_CASES = ((60, 128), (150, 128), (500, 128), (150, 16), (1000, 32))  # length, batch size
 EPOCH_CASES = ((150, 512, 128), (150, 500, 32), (24, 2000, 128))  # length, series, batch size
+GPU_CASES = ((100, 128), (1000, 128))
+GPU_STEPS = 100  # timed at once: one is too short for a clock
 WARM_UP = 2
 ROUNDS = 9
 
@@ -67,7 +72,7 @@ def plain_step(length: int, device: torch.device) -> Step:
     return step
 
 
-def our_step(length: int, device: torch.device, bfloat16: bool) -> Step:
+def our_step(length: int, device: torch.device, bfloat16: bool) -> TrainingStep:
     network = LSTMFCN(length, NUM_CLASSES).to(device)
     forward = MixedPrecision(network, bfloat16)
     return TrainingStep(forward, make_optimizer(network, 0.001), torch.ones(NUM_CLASSES, device=device))
@@ -80,7 +85,7 @@ def plain_epoch(step: Step, series: Tensor, labels: Tensor, batch_size: int, dev
 
 
 def our_epoch(step: Step, series: Tensor, labels: Tensor, batch_size: int) -> None:
-    for batch in even_batches(torch.randperm(len(labels)).to(series.device), batch_size):
+    for batch in even_batches(torch.randperm(len(labels)).to(series.device), math.ceil(len(labels) / batch_size)):
         step(series[batch], labels[batch])
 
 
@@ -104,16 +109,47 @@ def compare(title: str, ways: Mapping[str, Callable[[], object]], device: torch.
     print(f"| {title} | {1000 * plain:.1f} ms | {cells} |", flush=True)
 
 
+def compare_on_gpu(device: torch.device) -> None:
+    """Our step on a GPU, eager and as a CUDA graph, in bfloat16; data on the device."""
+    print("\n| one step on the GPU | eager | as a graph | eager / graph |\n|---|---|---|---|")
+    for length, batch_size in GPU_CASES:
+        labels = torch.randint(NUM_CLASSES, (4 * batch_size,), device=device)
+        training = Dataset(torch.randn(4 * batch_size, 1, length, device=device), labels, device)
+        step = our_step(length, device, bfloat16=True)
+        graphed = GraphedStep(step, training)
+        picked = torch.randperm(len(labels), device=device)[:batch_size]
+        ways: dict[str, Callable[[], object]] = {
+            "eager": functools.partial(repeat, functools.partial(eager_step, step, training, picked)),
+            "graph": functools.partial(repeat, functools.partial(graphed, picked)),
+        }
+        times = {name: seconds / GPU_STEPS for name, seconds in median_times(ways, device).items()}
+        eager, graph = times["eager"], times["graph"]
+        print(
+            f"| length {length}, batch {batch_size} | {1e6 * eager:.0f} us | {1e6 * graph:.0f} us "
+            f"| {eager / graph:.2f} |",
+            flush=True,
+        )
+
+
+def eager_step(step: TrainingStep, training: Dataset, picked: Tensor) -> Tensor:
+    return step(*training.batch(picked))
+
+
+def repeat(way: Callable[[], object]) -> None:
+    for _ in range(GPU_STEPS):
+        way()
+
+
 def main() -> None:
     warnings.filterwarnings("ignore", "Using padding='same'")  # the plain way does
-    device = choose_placement("float32").device
+    device = choose_placement("float32", Group()).device
     names = {"float32": False, "bfloat16": True}
     print(f"torch {torch.__version__}. How many times as fast as the plain way (median of {ROUNDS}):\n")
     print("| one step | plain | ours, float32 | ours, bfloat16 |\n|---|---|---|---|")
     for length, batch_size in STEP_CASES:
         series = torch.randn(batch_size, 1, length, device=device)
         labels = torch.randint(NUM_CLASSES, (batch_size,), device=device)
-        steps = {"plain": plain_step(length, device)}
+        steps: dict[str, Step] = {"plain": plain_step(length, device)}
         steps |= {name: our_step(length, device, bfloat16) for name, bfloat16 in names.items()}
         ways = {name: functools.partial(step, series, labels) for name, step in steps.items()}
         compare(f"length {length}, batch {batch_size}", ways, device)
@@ -122,6 +158,10 @@ def main() -> None:
         series = torch.randn(count, 1, length)
         labels = torch.randint(NUM_CLASSES, (count,))
         compare_epochs(series, labels, batch_size, device)
+    if device.type == "cuda":
+        compare_on_gpu(device)
+    else:
+        print("\nNo GPU here: its steps, eager and as a CUDA graph, were not timed.")
 
 
 def compare_epochs(series: Tensor, labels: Tensor, batch_size: int, device: torch.device) -> None:

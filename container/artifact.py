@@ -3,18 +3,22 @@
 import contextlib
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from container.errors import UserError
+from container.preprocess import Preprocessing
 
 GRAPH = "model.onnx"
 WEIGHTS = "weights.safetensors"
 METADATA = "model.json"
-SCHEMA_VERSION: Literal[1] = 1
+SCHEMA_VERSION: Literal[2] = 2
+
+
+Task = Literal["binary", "multiclass", "multilabel"]
 
 
 class Scaling(BaseModel):
@@ -30,15 +34,21 @@ class Scaling(BaseModel):
 class Metadata(BaseModel):
     """What `model.json` says of a model.
 
-    The graph takes `series`, float64 `[batch, num_variables, length]`, as the user has them, and returns
-    `probabilities`, float32 `[batch, len(classes)]`; column k belongs to `classes[k]`.
+    The graph takes `series`, float64 `[batch, num_variables, length]`, as the user has them but for
+    `preprocessing`, and returns `probabilities`, float32 `[batch, len(classes)]`; column k belongs to `classes[k]`.
+
+    classes: labels exactly as written; or the names of the columns `y…`, where the data had a header.
+    columns: the names of the columns `x…` in the order of the series; None without a header.
+    Version 1 knew neither header nor preprocessing, and called every task multiclass.
     """
 
     model_config = ConfigDict(frozen=True)
 
-    schema_version: Literal[1] = SCHEMA_VERSION
-    task: Literal["multiclass"] = "multiclass"
+    schema_version: Literal[1, 2] = SCHEMA_VERSION
+    task: Task = "multiclass"
     classes: list[str]
+    columns: list[str] | None = None
+    preprocessing: Preprocessing = Preprocessing()
     num_variables: Literal[1] = 1
     length: int
     scaling: Scaling
@@ -46,6 +56,16 @@ class Metadata(BaseModel):
     metrics: dict[str, float]
     versions: dict[str, str]
     sha256: dict[str, str] = {}
+
+    @property
+    def independent(self) -> bool:
+        """Each class has a probability of its own (sigmoid); else they share 1 (softmax)."""
+        return are_independent(self.task, self.classes)
+
+
+def are_independent(task: Task, classes: Sequence[str]) -> bool:
+    """Any number of the classes can hold of a series, not just one of them."""
+    return task == "multilabel" or len(classes) == 1
 
 
 def save(folder: Path, metadata: Metadata, graph: bytes, weights: bytes) -> None:
@@ -63,7 +83,7 @@ def save(folder: Path, metadata: Metadata, graph: bytes, weights: bytes) -> None
     partial = {name: folder / f".{name}.partial" for name in files}
     try:
         for name, content in files.items():
-            _write_synced(partial[name], content)
+            write_synced(partial[name], content)
         for name in files:
             partial[name].replace(folder / name)
     except OSError as error:
@@ -73,15 +93,19 @@ def save(folder: Path, metadata: Metadata, graph: bytes, weights: bytes) -> None
         raise UserError(f"The model cannot be written to {folder}: {error.strerror}.") from error
 
 
-def check_writable(folder: Path) -> None:
-    """Make the folder and try it, so that a long job does not find out at its end. Raises `UserError`."""
+def check_writable(folder: Path, name: str = "model") -> None:
+    """Make a folder and try it, so that a long job does not find out at its end.
+
+    Raises:
+        UserError: says that the folder called `name` cannot be written to, and why.
+    """
     probe = folder / ".writable"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe.write_bytes(b"")
         probe.unlink()
     except OSError as error:
-        raise UserError(f"The model folder {folder} cannot be written to: {error.strerror}.") from error
+        raise UserError(f"The {name} folder {folder} cannot be written to: {error.strerror}.") from error
 
 
 def load(folder: Path) -> tuple[Metadata, bytes]:
@@ -101,13 +125,14 @@ def load(folder: Path) -> tuple[Metadata, bytes]:
         ) from error
     except OSError as error:
         raise UserError(f"The model in {folder} cannot be read: {error.strerror}.") from error
-    metadata = _parse_metadata(folder / METADATA, text)
+    metadata = parse_metadata(text, folder / METADATA)
     if hashlib.sha256(graph).hexdigest() != metadata.sha256.get(GRAPH):
         raise UserError(f"{folder / GRAPH} is damaged or of another model: its checksum is not the one in {METADATA}.")
     return metadata, graph
 
 
-def _parse_metadata(path: Path, text: bytes) -> Metadata:
+def parse_metadata(text: bytes, path: Path) -> Metadata:
+    """The content of a `model.json`, which `path` names in messages. Raises `UserError` as `load` does."""
     try:
         return Metadata.model_validate_json(text)
     except ValidationError as error:
@@ -115,13 +140,14 @@ def _parse_metadata(path: Path, text: bytes) -> Metadata:
         place = ".".join(str(part) for part in problem["loc"])
         if place == "schema_version":
             raise UserError(
-                f"{path}: schema version {problem['input']} is not known; this program reads version "
-                f"{SCHEMA_VERSION}. Use the serving image of the release that trained the model."
+                f"{path}: schema version {problem['input']} is not known; this program reads versions 1 "
+                f"to {SCHEMA_VERSION}. Use the serving image of the release that trained the model."
             ) from error
         raise UserError(f"{path} is damaged: {place or 'the file'}: {problem['msg']}.") from error
 
 
-def _write_synced(path: Path, content: bytes) -> None:
+def write_synced(path: Path, content: bytes) -> None:
+    """Write a file that is on the disk when this returns. Raises `OSError`."""
     with path.open("wb") as file:
         file.write(content)
         file.flush()

@@ -1,4 +1,4 @@
-"""The data channels of a training job: what is declared, and where each one's files are."""
+"""The data channels of a training job: what is declared, and where each one's bytes are."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,15 +16,44 @@ class Channel:
     name: str
     aliases: tuple[str, ...]
     required: bool
+    content_types: tuple[str, ...]
+    input_modes: tuple[str, ...]
 
 
-CHANNELS = (Channel("training", ("train",), required=True), Channel("validation", (), required=False))
-CONTENT_TYPES = ("text/csv", "csv")
-INPUT_MODES = ("File", "FastFile")
+CSV_TYPES = ("text/csv", "csv")
+CHANNELS = (
+    Channel("training", ("train",), True, CSV_TYPES, ("File", "FastFile", "Pipe")),
+    Channel("validation", (), False, CSV_TYPES, ("File", "FastFile", "Pipe")),
+    # The model of an earlier job, to go on from (T70).
+    Channel("model", (), False, ("application/x-sagemaker-model",), ("File", "FastFile")),
+)
 
 
-def find_channels(optml: OptML) -> dict[str, list[Path]]:
-    """The files of each channel that the job has, by the channel's declared name, sorted by path.
+@dataclass(frozen=True)
+class Source:
+    """Where the data of one channel is.
+
+    files: sorted by path; none in Pipe mode, and possibly none on a machine that got none of a sharded channel.
+    pipe: the FIFO that holds the channel's data once, in Pipe mode; it may not be there yet (T35, T36).
+    sharded: each machine of the job got other files (T32).
+    """
+
+    name: str
+    folder: Path
+    files: tuple[Path, ...] = ()
+    pipe: Path | None = None
+    sharded: bool = False
+
+    def refuse_empty(self) -> None:
+        """Raise the `UserError` of a channel without data."""
+        what = "its files hold blank lines only" if self.files else f"{self.folder} holds no file with content"
+        if self.pipe is not None:
+            what = f"the pipe {self.pipe} brought no rows"
+        raise UserError(f"Channel {self.name} has no data: {what}.")
+
+
+def find_channels(optml: OptML) -> dict[str, Source]:
+    """Where the data of each channel is that the job has, by the channel's declared name.
 
     Channels are those of `inputdataconfig.json` (T17); without that file, those of the declared names
     that have a folder below `input/data`.
@@ -38,14 +67,13 @@ def find_channels(optml: OptML) -> dict[str, list[Path]]:
         names = [name for channel in CHANNELS for name in (channel.name, *channel.aliases)]
         config = {name: {} for name in names if (optml.data / name).is_dir()}
     _refuse_unknown(config)
-    found: dict[str, list[Path]] = {}
+    found: dict[str, Source] = {}
     for channel in CHANNELS:
         given = [name for name in (channel.name, *channel.aliases) if name in config]
         if len(given) > 1:
             raise UserError(f"Channels {' and '.join(given)} are the same channel; give one of them.")
         if given:
-            _check_settings(given[0], config[given[0]])
-            found[channel.name] = _files(given[0], optml.data / given[0])
+            found[channel.name] = _find(optml, channel, given[0], config[given[0]])
         elif channel.required:
             there = ", ".join(config) or "none"
             raise UserError(
@@ -62,26 +90,35 @@ def _refuse_unknown(config: Mapping[str, Any]) -> None:
         raise UserError(f"Channel {', '.join(unknown)} is unknown; a job can have the channels {', '.join(known)}.")
 
 
-def _check_settings(name: str, settings: Mapping[str, Any]) -> None:
-    content_type = settings.get("ContentType") or CONTENT_TYPES[0]
-    if content_type.split(";")[0].strip().lower() not in CONTENT_TYPES:
+def _find(optml: OptML, channel: Channel, name: str, settings: Mapping[str, Any]) -> Source:
+    content_type = settings.get("ContentType") or channel.content_types[0]
+    if content_type.split(";")[0].strip().lower() not in channel.content_types:
         raise UserError(
-            f"Channel {name}: content type {content_type} is not supported; use {' or '.join(CONTENT_TYPES)}."
+            f"Channel {name}: content type {content_type} is not supported; use {' or '.join(channel.content_types)}."
         )
-    mode = settings.get("TrainingInputMode") or INPUT_MODES[0]
-    if mode not in INPUT_MODES:
-        raise UserError(f"Channel {name}: input mode {mode} is not supported; use {' or '.join(INPUT_MODES)}.")
+    mode = settings.get("TrainingInputMode") or channel.input_modes[0]
+    if mode not in channel.input_modes:
+        raise UserError(f"Channel {name}: input mode {mode} is not supported; use {' or '.join(channel.input_modes)}.")
+    if (settings.get("RecordWrapperType") or "None") != "None":
+        raise UserError(f"Channel {name}: records wrapped as {settings['RecordWrapperType']} are not supported.")
+    sharded = settings.get("S3DistributionType") == "ShardedByS3Key"
+    if sharded and channel.name == "model":
+        raise UserError("Channel model cannot be ShardedByS3Key: every machine needs the whole model.")
+    folder = optml.data / name
+    if mode == "Pipe":
+        return Source(name, folder, pipe=optml.data / f"{name}_0", sharded=sharded)
+    source = Source(name, folder, tuple(_files(folder)), sharded=sharded)
+    if not source.files and not sharded:
+        source.refuse_empty()
+    return source
 
 
-def _files(name: str, folder: Path) -> list[Path]:
+def _files(folder: Path) -> list[Path]:
     """Data files below the folder; hidden ones, markers such as `_SUCCESS` and empty files are none (T26)."""
-    files = [
+    return [
         path
         for path in sorted(folder.rglob("*"))
         if path.is_file()
         and path.stat().st_size > 0
         and not any(part.startswith((".", "_")) for part in path.relative_to(folder).parts)
     ]
-    if not files:
-        raise UserError(f"Channel {name} has no data: {folder} holds no file with content.")
-    return files

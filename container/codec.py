@@ -3,72 +3,421 @@
 import csv
 import io
 import re
-from collections.abc import Iterable
-from typing import NamedTuple, NoReturn
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import BinaryIO, NamedTuple, NoReturn, cast
 
 import numpy as np
+import simdjson
 from numpy.typing import NDArray
 
 from container.errors import UserError
+from container.preprocess import STRICT, Preprocessing
 
 # What one cell of a series may hold, around it spaces only. Words such as nan and inf are not numbers here.
-_NUMBER = re.compile(r"\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*", re.ASCII)
+_NUMBER = re.compile(r"\s*[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?\s*", re.ASCII)
+# A missing value, where they are allowed; as a whole cell between commas.
+_MISSING = re.compile(r"(?:(?<=,)|^)\s*(?:(?:nan|na|n/a|null|none)\s*)?(?=,|$)", re.IGNORECASE | re.ASCII)
+# All that the fast parser may see beside commas and line ends: JSON knows further things that are no numbers.
+_PLAIN = b"0123456789+-.eE, \t"
 
-# Values parsed at once. The parser keeps other threads waiting, and health checks must not wait long (S3).
-BLOCK_VALUES = 65536
+# Bytes parsed at once: small enough to stay in the cache, and other threads wait meanwhile, such as those that
+# answer health checks (S3).
+BLOCK_BYTES = 512 * 1024
+LONGEST_LINE = 256 * 1024 * 1024
+
+_of_thread = threading.local()
+csv.field_size_limit(LONGEST_LINE)
 
 
-class LabelledSeries(NamedTuple):
-    """What a training file holds: for each series its row in the file and its label; float64 `[N, 1, T]`."""
+@dataclass(frozen=True)
+class Columns:
+    """The columns that a header names, in order: targets start with `y`, values of the series with `x`.
 
-    rows: list[int]
+    Without a header both are empty: a label comes first, then the values.
+    """
+
+    targets: tuple[str, ...] = ()
+    series: tuple[str, ...] = ()
+
+
+HEADERLESS = Columns()
+NOT_TEXT = "is not UTF-8 text (a compressed or binary file?)"
+
+
+class Block(NamedTuple):
+    """Some rows of a file.
+
+    rows: their numbers, as an editor counts lines.
+    labels: the first column, exactly as written; empty if there is a header.
+    targets: the columns `y…`, float64 `[n, L]` of 0 and 1; `[n, 0]` without a header.
+    series: float64 `[n, W]`. NaN, where it is allowed: missing, or beyond the end of a shorter series.
+    """
+
+    rows: Sequence[int]
     labels: list[str]
+    targets: NDArray[np.float64]
     series: NDArray[np.float64]
 
 
-def read_labelled_series(data: bytes, source: str) -> LabelledSeries:
-    """Parse headerless CSV with the label in the first column and one series a row (T28).
+class SeriesReader:
+    """The rows of one CSV text (T28, T29).
 
-    Labels are text, kept exactly as written. A byte order mark, CRLF, a missing last newline, blank
-    lines and quoted cells are understood (T29).
+    A byte order mark, CRLF, a missing last newline, blank lines and quoted cells are understood. A header may
+    come again further down, as where files are put one behind the other (T38).
 
-    Args:
-        data: the file's content, UTF-8.
-        source: the file's name, for messages.
-
-    Raises:
-        UserError: names source, row and column of the first cell that is wrong. Rows are counted as
-            an editor counts lines, from 1.
+    Iterating raises `UserError` that names source, row and column of the first cell that is wrong.
     """
-    rows = _Rows(data, source)
-    labels, values = [], []
-    for number, line in rows.lines:
-        label, comma, rest = line.partition(",")
+
+    def __init__(
+        self,
+        stream: BinaryIO,
+        source: str,
+        *,
+        labelled: bool = True,
+        columns: Columns | None = None,
+        preprocessing: Preprocessing = STRICT,
+        length: int | None = None,
+        block_bytes: int | None = None,
+    ) -> None:
+        """Read UTF-8 text from `stream`.
+
+        Args:
+            stream: read to its end.
+            source: its name, for messages.
+            labelled: rows have a label or targets beside their values.
+            columns: what the rows must be; None: the first row tells.
+            preprocessing: whether values may be missing, and rows be shorter than others.
+            length: values that the model takes; None: the first row tells.
+            block_bytes: of the text that is worked on at once, by default `BLOCK_BYTES`.
+        """
+        self.source = source
+        self.columns = columns
+        self._stream = stream
+        self._labelled = labelled
+        self._rules = preprocessing
+        self._length = length
+        self._first: tuple[int, int] | None = None  # row and width of the first row
+        self._header: str | None = None
+        self._order: tuple[list[int], list[int]] = ([], [])  # where targets and values stand in a row
+        self._block_bytes = block_bytes or BLOCK_BYTES
+
+    def __iter__(self) -> Iterator[Block]:
+        for number, text, plain in self.parse_plain_blocks(self._read_texts()):
+            parsed = self._take(number, plain) or self._parse_lines(number, text)
+            if parsed is not None:
+                yield parsed
+
+    def parse_plain_blocks(self, texts: Iterator[tuple[int, bytes]]) -> Iterator[tuple[int, bytes, "Plain | None"]]:
+        """Each block of text with its number and with what `parse_plain` makes of it."""
+        for number, text in texts:
+            yield number, text, parse_plain(text, self.has_label)
+
+    @property
+    def has_label(self) -> bool:
+        """Rows start with a label; known once the first block was read."""
+        return self._labelled and self._header is None
+
+    def fail(self, row: int, problem: str, column: int | None = None) -> NoReturn:
+        """Raise the `UserError` that says what is wrong there."""
+        place = f"row {row}" if column is None else f"row {row}, column {column}"
+        raise UserError(f"{self.source}, {place} {problem}.")
+
+    # The header
+
+    def _read_texts(self) -> Iterator[tuple[int, bytes]]:
+        """Blocks of whole lines after the header, each with the number of its first row."""
+        for number, text in _read_blocks(self._stream, self.source, self._block_bytes):
+            if self._header is None and self.columns != HEADERLESS:
+                number, text = self._start(number, text)
+            yield number, text
+
+    def _start(self, number: int, text: bytes) -> tuple[int, bytes]:
+        """Take the header off the first block, if there is one or must be one."""
+        while text:
+            first, _, rest = text.partition(b"\n")
+            if not _is_blank(line := self._decode(number, first)):
+                break
+            number, text = number + 1, rest
+        else:
+            return number, text
+        cells = [cell.strip() for cell in (self._unquote(number, line) if '"' in line else line.split(","))]
+        if not _is_header(cells[1:] if self._labelled and self.columns is None else cells):
+            if self.columns is not None:
+                names = ",".join(self._wanted(self.columns)[:3])
+                self.fail(number, f"must be the header ({names},...), as in the data that the model is trained on")
+            self.columns = HEADERLESS
+            return number, text
+        self._read_header(number, cells)
+        self._header = line
+        return number + 1, rest
+
+    def _read_header(self, number: int, cells: list[str]) -> None:
+        names = Columns(
+            tuple(cell for cell in cells if cell.startswith(("y", "Y"))),
+            tuple(cell for cell in cells if cell.startswith(("x", "X"))),
+        )
+        for column, cell in enumerate(cells, 1):
+            if not cell:
+                self.fail(number, "has no name; every column of a header needs one, with x or y first", column)
+            if cell[0] not in "xXyY":
+                self._fail_at_header(number, cells, column)
+            if cells.index(cell) != column - 1:
+                self.fail(number, f"names {_shorten(cell)} twice", column)
+        if self._labelled and not (names.targets and names.series):
+            kind = "targets, whose names start with y" if names.series else "values, whose names start with x"
+            self.fail(number, f"is a header without columns of {kind}")
+        wanted = self.columns or names
+        expected, found = self._wanted(wanted), cells
+        if set(expected) != set(found):
+            surplus, lacking = [n for n in found if n not in expected], [n for n in expected if n not in found]
+            problem = f"has column {_shorten(surplus[0])}" if surplus else f"lacks column {_shorten(lacking[0])}"
+            self.fail(number, f"{problem}; its header must name {_list(expected)}")
+        self.columns = wanted
+        places = {name: place for place, name in enumerate(cells)}
+        targets = wanted.targets if self._labelled else ()
+        self._order = [places[name] for name in targets], [places[name] for name in wanted.series]
+
+    def _wanted(self, columns: Columns) -> list[str]:
+        return [*(columns.targets if self._labelled else ()), *columns.series]
+
+    def _fail_at_header(self, number: int, cells: list[str], column: int) -> NoReturn:
+        rule = "the columns of a header must start with y (targets) or x (values)"
+        other = "files without such names have no header, so remove that row"
+        if any(cell.startswith(("x", "X", "y", "Y")) for cell in cells[1:]):
+            self.fail(number, f"names {_shorten(cells[column - 1])}; {rule}, and {other}", column)
+        shown = _shorten(",".join(cells[1:] if self._labelled else cells))
+        self.fail(number, f"looks like a header ({shown}); {rule}, and {other}")
+
+    # Rows, the usual way: whole blocks at once
+
+    def _take(self, number: int, plain: "Plain | None") -> Block | None:
+        """The block that starts with row `number`, if its text was plain and its rows are as wide as they must be."""
+        if plain is None or not self._fits(number, plain.values.shape[1]):
+            return None
+        return self._split(range(number, number + len(plain.values)), plain.labels, plain.values)
+
+    def _fits(self, number: int, width: int) -> bool:
+        """Rows of this width are as the first one, or as the model takes them."""
+        if self._header is not None:
+            return width == sum(map(len, self._order))
+        self._first = self._first or (number, width)
+        if self._rules.any_length:
+            return self._rules.length_policy == "resample" or self._length is None or width <= self._length
+        return width == (self._length or self._first[1])
+
+    # Rows, the careful way: line by line
+
+    def _parse_lines(self, number: int, text: bytes) -> Block | None:
+        """The block, if it holds anything; raises `UserError` at the first cell that is wrong."""
+        rows, labels, values, lines = [], [], [], []
+        for row, raw in enumerate(text.split(b"\n"), number):
+            line = self._decode(row, raw)
+            if _is_blank(line) or line == self._header:
+                continue
+            label, cells = self._split_line(row, line)
+            rows.append(row)
+            labels.append(label)
+            values.append(cells)
+            lines.append(line)
+        if not rows:
+            return None
+        for row, line, cells in zip(rows, lines, values, strict=True):
+            self._check_width(row, line, cells.count(",") + 1)
+        if self.columns is None or self.columns == HEADERLESS:
+            self._refuse_header(rows[0], values[0])
+        first_column = 2 if self.has_label else 1
+        matrix = self._to_matrix(rows, values, first_column)
+        return self._split(rows, labels if self.has_label else [], matrix)
+
+    @property
+    def _has_label(self) -> bool:
+        return self._labelled and self._header is None
+
+    def _split_line(self, row: int, line: str) -> tuple[str, str]:
+        """A line's label, if it has one, and its values, joined by commas as they stand in the file."""
         if '"' in line:
-            label, *cells = rows.unquote(number, line)
-            comma, rest = "," if cells else "", rows.join(number, cells, first_column=2)
+            cells = self._unquote(row, line)
+            if not self.has_label:
+                return "", self._join(row, cells, first_column=1)
+            label, cells = cells[0], cells[1:]
+            comma, rest = bool(cells), self._join(row, cells, first_column=2)
+        elif self.has_label:
+            label, separator, rest = line.partition(",")
+            comma = bool(separator)
+        else:
+            return "", line
         if not comma:
-            rows.fail(number, f"has a label and no values{_wrong_separator(line)}")
+            self.fail(row, f"has a label and no values{_wrong_separator(line)}")
         if not label.strip():
-            rows.fail(number, "has no label: its first column is empty", column=1)
-        labels.append(label)
-        values.append(rest)
-    series = _to_array(rows, values, first_column=2, length=None)
-    return LabelledSeries([number for number, _ in rows.lines], labels, series)
+            self.fail(row, "has no label: its first column is empty", column=1)
+        return label, rest
+
+    def _check_width(self, row: int, line: str, width: int) -> None:
+        if self._fits(row, width):
+            return
+        if self._header is not None:
+            columns = sum(map(len, self._order))
+            self.fail(row, f"has {_count(width, 'cell')}, but the header names {_count(columns, 'column')}")
+        if self._length is None:
+            first, expected = self._first or (row, width)
+            self.fail(
+                row,
+                f"has {_values(width)}, but row {first} has {_values(expected)}; all series must be of one length. "
+                "The hyperparameter length-policy (pad or resample) takes series of different length",
+            )
+        advice = ""
+        if width == 1:
+            advice = _wrong_separator(line)
+        elif width == self._length + 1 and not self._labelled:
+            advice = "; send the values only, without a label"
+        upto = "up to " if self._rules.any_length else ""
+        self.fail(row, f"has {_values(width)}, but the model takes series of {upto}{_values(self._length)}{advice}")
+
+    def _refuse_header(self, row: int, first: str) -> None:
+        if _is_header(first.split(",")):
+            self.fail(row, f"looks like a header ({_shorten(first)}); files have no header here, so remove that row")
+
+    def _to_matrix(self, rows: list[int], values: list[str], first_column: int) -> NDArray[np.float64]:
+        """Float64 `[n, W]`, W the width of the widest row; NaN where a value is missing."""
+        cells = values
+        if self._rules.reads_missing:
+            cells = [_MISSING.sub("nan", line) for line in values]
+            widths = [line.count(",") + 1 for line in cells]
+            cells = [line + ",nan" * (max(widths) - width) for line, width in zip(cells, widths, strict=True)]
+        try:
+            if not all(map(str.strip, cells)):  # a series of one empty cell, which loadtxt would pass over
+                self._fail_at_bad_cell(rows, values, first_column)
+            matrix = np.loadtxt(cells, delimiter=",", comments=None, ndmin=2, dtype=np.float64)
+        except ValueError:
+            self._fail_at_bad_cell(rows, values, first_column)
+        missing = np.isnan(matrix)
+        if np.isinf(matrix).any() or (missing.any() and not self._rules.reads_missing):
+            self._fail_at_bad_cell(rows, values, first_column)
+        return matrix
+
+    def _fail_at_bad_cell(self, rows: list[int], values: list[str], first_column: int) -> NoReturn:
+        for row, line in zip(rows, values, strict=True):
+            for column, cell in enumerate(line.split(","), first_column):
+                if self._rules.reads_missing and _MISSING.fullmatch(cell):
+                    continue
+                if not cell.strip():
+                    self.fail(row, "is empty; every value must be a number", column)
+                if not _NUMBER.fullmatch(cell):
+                    self.fail(row, _no_number(cell), column)
+                if not np.isfinite(float(cell)):
+                    self.fail(row, f"is {_shorten(cell)}, which is too large for a number", column)
+        raise AssertionError("the parser refused a text in which every cell is a number")
+
+    # Both ways
+
+    def _split(self, rows: Sequence[int], labels: list[str], matrix: NDArray[np.float64]) -> Block:
+        """Targets and values apart, in the order of `columns`; checked."""
+        if self._header is None:
+            targets, series = matrix[:, :0], matrix
+        else:
+            targets, series = (_pick(matrix, order) for order in self._order)
+            wrong = (targets != 0) & (targets != 1)
+            if wrong.any():
+                row, target = np.argwhere(wrong)[0]
+                text = _missing_or_number(float(targets[row, target]))
+                self.fail(rows[row], f"is {text}; targets must be 0 or 1", self._order[0][target] + 1)
+        if self._rules.reads_missing:
+            self._check_missing(rows, series)
+        return Block(rows, labels, targets, series)
+
+    def _check_missing(self, rows: Sequence[int], series: NDArray[np.float64]) -> None:
+        missing = np.isnan(series)
+        if not missing.any():
+            return
+        empty = np.flatnonzero(missing.all(axis=1))
+        if empty.size:
+            self.fail(rows[empty[0]], "has no values, only missing ones")
+        if self._rules.missing_values == "error":
+            inside = missing & (np.arange(series.shape[1]) < self._rules.lengths(series)[:, None])
+            if inside.any():
+                row, place = np.argwhere(inside)[0]
+                column = self._order[1][place] + 1 if self._header is not None else place + 1 + self.has_label
+                self.fail(rows[row], "is missing, with values after it; missing-values=interpolate fills it", column)
+
+    def _decode(self, row: int, raw: bytes) -> str:
+        try:
+            return raw.decode("utf-8")
+        except UnicodeDecodeError:
+            self.fail(row, NOT_TEXT)
+
+    def _unquote(self, row: int, line: str) -> list[str]:
+        """The cells of a line in which some may be quoted."""
+        try:
+            return next(csv.reader([line], strict=True))
+        except csv.Error:
+            self.fail(row, "has quotes that do not match")
+
+    def _join(self, row: int, cells: list[str], first_column: int) -> str:
+        """Unquoted values as they would stand in a line without quotes; `"1,000"` is no number."""
+        for column, cell in enumerate(cells, first_column):
+            if "," in cell:
+                self.fail(row, _no_number(cell), column)
+        return ",".join(cells)
 
 
-def read_series(data: bytes, source: str, length: int) -> NDArray[np.float64]:
-    """Parse headerless CSV without labels, one series of `length` values a row, to float64 `[N, 1, length]`.
+class Plain(NamedTuple):
+    """What `parse_plain` found: the labels, if there are any, and float64 `[n, W]`."""
 
-    N is 0 if there is nothing but white space. Raises `UserError` as `read_labelled_series` does, and if
-    a row has another number of values.
+    labels: list[str]
+    values: NDArray[np.float64]
+
+
+def parse_plain(text: bytes, labelled: bool) -> Plain | None:
+    """Lines that are plain: as many cells in each, numbers as JSON writes them, after a label if `labelled`.
+
+    Nothing if they are not, be they wrong or only unusual; `SeriesReader` then reads them with more care. The lines
+    end with newlines, the last one perhaps without.
     """
-    rows = _Rows(data, source)
-    values = [
-        rows.join(number, rows.unquote(number, line), first_column=1) if '"' in line else line
-        for number, line in rows.lines
-    ]
-    return _to_array(rows, values, first_column=1, length=length)
+    # JSON would take a nested array for its numbers.
+    if not text or b'"' in text or b"[" in text:
+        return None
+    text = text.removesuffix(b"\n") + b"\n"
+    # The text becomes one JSON array: newlines become commas, labels blanks.
+    characters = np.frombuffer(bytearray(text), dtype=np.uint8)
+    separators = _find_separators(characters)
+    if separators is None:
+        return None
+    labels = _take_labels(text, characters, separators) if labelled else []
+    if labels is None:
+        return None
+    characters[separators[:-1, -1]] = ord(",")
+    values = _parse_json(b"[" + characters.tobytes() + b"]")
+    width = separators.shape[1] - labelled
+    if values is None or len(values) != len(separators) * width:
+        return None
+    return Plain(labels, values.reshape(-1, width))
+
+
+def read_series(
+    data: bytes,
+    source: str,
+    length: int,
+    columns: Columns = HEADERLESS,
+    preprocessing: Preprocessing = STRICT,
+) -> NDArray[np.float64]:
+    """Parse the CSV of a request, one series a row without a label, to complete series, float64 `[N, 1, length]`.
+
+    With `columns`, the first row must be a header that names its series columns, in any order. N is 0 if there is
+    nothing but white space. Raises `UserError` as `SeriesReader` does.
+    """
+    reader = SeriesReader(
+        io.BytesIO(data), source, labelled=False, columns=columns, preprocessing=preprocessing, length=length
+    )
+    try:
+        data.decode("utf-8")  # of all there is to say about binary data, this comes first
+    except UnicodeDecodeError as error:
+        reader.fail(data.count(b"\n", 0, error.start) + 1, NOT_TEXT)
+    blocks = [preprocessing.apply(block.series, length) for block in reader]
+    if not blocks:
+        return np.empty((0, 1, length))
+    return np.concatenate(blocks)[:, np.newaxis, :]
 
 
 def write_labels(labels: Iterable[str]) -> str:
@@ -78,105 +427,114 @@ def write_labels(labels: Iterable[str]) -> str:
     return text.getvalue()
 
 
-class _Rows:
-    """The lines of a CSV text that are not blank, each with its number in the file."""
+def write_targets(names: Sequence[str], targets: NDArray[np.bool_], probabilities: NDArray[np.float32]) -> str:
+    """CSV text with a header: the columns `y…` of 0 and 1, then their probabilities in columns `p…`.
 
-    def __init__(self, data: bytes, source: str) -> None:
-        self.source = source
-        try:
-            text = data.decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            row = data.count(b"\n", 0, error.start) + 1
-            self.fail(row, "is not UTF-8 text (a compressed or binary file?)")
-        text = text.replace("\r\n", "\n").replace("\r", "\n")
-        self.lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip(" \t\v\f")]
-
-    def unquote(self, row: int, line: str) -> list[str]:
-        """The cells of a line in which some are quoted."""
-        try:
-            return next(csv.reader([line], strict=True))
-        except csv.Error:
-            self.fail(row, "has quotes that do not match")
-
-    def join(self, row: int, cells: list[str], first_column: int) -> str:
-        """Unquoted values as they would stand in a line without quotes; `"1,000"` is no number."""
-        for column, cell in enumerate(cells, first_column):
-            if "," in cell:
-                self.fail(row, _no_number(cell), column)
-        return ",".join(cells)
-
-    def fail(self, row: int, problem: str, column: int | None = None) -> NoReturn:
-        place = f"row {row}" if column is None else f"row {row}, column {column}"
-        raise UserError(f"{self.source}, {place} {problem}.")
+    Args:
+        names: the target columns as the training data has them.
+        targets: `[N, L]`.
+        probabilities: float32 `[N, L]`.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*names, *(f"p{name[1:]}" for name in names)])
+    writer.writerows(
+        [*flags, *(f"{value:.7g}" for value in row)]
+        for flags, row in zip(targets.astype(int).tolist(), probabilities.tolist(), strict=True)
+    )
+    return text.getvalue()
 
 
-def _to_array(rows: _Rows, values: list[str], first_column: int, length: int | None) -> NDArray[np.float64]:
-    """Float64 `[N, 1, T]` from each line's values, joined by commas as they stand in the file."""
-    if not values:
-        return np.empty((0, 1, length or 0))
-    _check_widths(rows, values, length)
-    _refuse_header(rows, values[0])
-    array = np.empty((len(values), values[0].count(",") + 1))
-    rows_per_block = max(1, BLOCK_VALUES // array.shape[1])
-    for start in range(0, len(values), rows_per_block):
-        block = values[start : start + rows_per_block]
-        parsed = _parse_block(block)
-        if parsed is None:
-            _fail_at_bad_cell(rows, start, block, first_column)
-        array[start : start + len(block)] = parsed
-    return array[:, np.newaxis, :]
-
-
-def _parse_block(values: list[str]) -> NDArray[np.float64] | None:
-    """Float64 `[len(values), T]`, or nothing if a cell is not a finite number."""
-    if not all(map(str.strip, values)):  # a series of one empty cell, which loadtxt would pass over
-        return None
-    try:
-        block = np.loadtxt(values, delimiter=",", comments=None, ndmin=2, dtype=np.float64)
-    except ValueError:
-        return None
-    return block if np.isfinite(block).all() else None
-
-
-def _refuse_header(rows: _Rows, first: str) -> None:
-    cells = first.split(",")
-    if all(cell.strip() and not _NUMBER.fullmatch(cell) and cell.strip().lower() != "nan" for cell in cells):
-        rows.fail(
-            rows.lines[0][0], f"looks like a header ({_shorten(first)}); files have no header here, so remove that row"
-        )
-
-
-def _check_widths(rows: _Rows, values: list[str], length: int | None) -> None:
-    """Every row has as many values as the first one, or as the model expects."""
-    expected = length or values[0].count(",") + 1
-    for (number, line), row in zip(rows.lines, values, strict=True):
-        width = row.count(",") + 1
-        if width == expected:
+def _read_blocks(stream: BinaryIO, source: str, block_bytes: int) -> Iterator[tuple[int, bytes]]:
+    """Whole lines, ended by newlines only, with the number of the first of them."""
+    number, carry = 1, b""
+    while chunk := stream.read(block_bytes):
+        if number == 1 and not carry:
+            chunk = chunk.removeprefix(b"\xef\xbb\xbf")
+        whole, newline, rest = chunk.rpartition(b"\n")
+        if not newline:
+            carry += chunk
+            if len(carry) > LONGEST_LINE:
+                raise UserError(f"{source}, row {number} is longer than {LONGEST_LINE >> 20} MiB; is it CSV text?")
             continue
-        if length is None:
-            first = rows.lines[0][0]
-            rows.fail(
-                number,
-                f"has {_values(width)}, but row {first} has {_values(expected)}; all series must be of one length",
-            )
-        advice = ""
-        if width == 1:
-            advice = _wrong_separator(line)
-        elif width == length + 1:
-            advice = "; send the values only, without a label"
-        rows.fail(number, f"has {_values(width)}, but the model takes series of {_values(length)}{advice}")
+        block, carry = _unify_newlines(carry + whole + newline), rest
+        yield number, block
+        number += int(np.count_nonzero(np.frombuffer(block, dtype=np.uint8) == ord("\n")))
+    if carry:
+        yield number, _unify_newlines(carry)
 
 
-def _fail_at_bad_cell(rows: _Rows, start: int, block: list[str], first_column: int) -> NoReturn:
-    for (number, _), line in zip(rows.lines[start:], block, strict=False):
-        for column, cell in enumerate(line.split(","), first_column):
-            if not cell.strip():
-                rows.fail(number, "is empty; every value must be a number", column)
-            if not _NUMBER.fullmatch(cell):
-                rows.fail(number, _no_number(cell), column)
-            if not np.isfinite(float(cell)):
-                rows.fail(number, f"is {_shorten(cell)}, which is too large for a number", column)
-    raise AssertionError("the parser refused a text in which every cell is a number")
+def _parse_json(json: bytes) -> NDArray[np.float64] | None:
+    if not hasattr(_of_thread, "parser"):
+        _of_thread.parser = simdjson.Parser()  # keeps its memory from one text to the next
+    try:
+        array = cast(simdjson.Array, _of_thread.parser.parse(json))
+        return np.frombuffer(array.as_buffer(of_type="d"))
+    except (ValueError, TypeError, RuntimeError):
+        return None
+
+
+def _find_separators(characters: NDArray[np.uint8]) -> NDArray[np.int64] | None:
+    """Where each line's commas are and, last, its newline: `[n, C + 1]`; None if lines differ in their commas."""
+    newlines = characters == ord("\n")
+    count = int(np.count_nonzero(newlines))
+    separators = np.flatnonzero(newlines | (characters == ord(",")))
+    per_line, rest = divmod(len(separators), count)
+    if rest:
+        return None
+    found = separators.reshape(count, per_line)
+    # As many newlines as there are, each at the end of a line: all others are commas.
+    return found if newlines[found[:, -1]].all() else None
+
+
+def _take_labels(text: bytes, characters: NDArray[np.uint8], separators: NDArray[np.int64]) -> list[str] | None:
+    """Each line's first cell, which is blanked out; None if one of them is empty or no text."""
+    if separators.shape[1] < 2:
+        return None
+    first = separators[:, 0]
+    starts = np.concatenate(([0], separators[:-1, -1] + 1))
+    places = zip(starts.tolist(), first.tolist(), strict=True)
+    try:
+        if text.isascii():
+            ascii_text = text.decode("ascii")
+            labels = [ascii_text[start:end] for start, end in places]
+        else:
+            labels = [text[start:end].decode() for start, end in places]
+    except UnicodeDecodeError:
+        return None
+    if not all(map(str.strip, labels)):
+        return None
+    for offset in range(int((first - starts).max()) + 1):
+        place = starts + offset
+        characters[place[place <= first]] = ord(" ")
+    return labels
+
+
+def _unify_newlines(text: bytes) -> bytes:
+    if b"\r" not in text:
+        return text
+    return text.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+
+
+def _is_header(cells: Sequence[str]) -> bool:
+    """None of the cells is a number or stands for a missing one."""
+    return len(cells) > 0 and not any(_NUMBER.fullmatch(cell) or _MISSING.fullmatch(cell) for cell in cells)
+
+
+def _is_blank(line: str) -> bool:
+    return not line.strip(" \t\v\f")
+
+
+def _pick(matrix: NDArray[np.float64], columns: list[int]) -> NDArray[np.float64]:
+    """These columns; without a copy where they lie side by side."""
+    first = columns[0] if columns else 0
+    if columns == list(range(first, first + len(columns))):
+        return matrix[:, first : first + len(columns)]
+    return matrix[:, columns]
+
+
+def _missing_or_number(value: float) -> str:
+    return "missing" if np.isnan(value) else f"{value:g}"
 
 
 def _no_number(cell: str) -> str:
@@ -191,7 +549,15 @@ def _wrong_separator(line: str) -> str:
 
 
 def _values(count: int) -> str:
-    return f"{count} value" if count == 1 else f"{count} values"
+    return _count(count, "value")
+
+
+def _count(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def _list(names: Sequence[str], limit: int = 4) -> str:
+    return ", ".join(names) if len(names) <= limit else f"{', '.join(names[: limit - 1])}, ... {names[-1]}"
 
 
 def _shorten(text: str, limit: int = 40) -> str:

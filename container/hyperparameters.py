@@ -48,6 +48,7 @@ def _lower_case(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
 
 
+_Choice = BeforeValidator(_lower_case)
 Integer = Annotated[int, BeforeValidator(_whole_number)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -59,6 +60,10 @@ class Hyperparameters(BaseModel):
         frozen=True, extra="forbid", alias_generator=lambda name: name.replace("_", "-"), populate_by_name=False
     )
 
+    task: Annotated[Literal["auto", "binary", "multiclass", "multilabel"], _Choice] = Field(
+        "auto",
+        description="auto: multilabel if a row's `y` columns hold several ones or none, else binary or multiclass",
+    )
     num_layers: Integer = Field(1, ge=1, le=8, description="LSTM layers, one after the other")
     hidden_size: Integer = Field(8, ge=1, le=4096, description="cells of each LSTM layer")
     dropout: Number = Field(0.8, ge=0.0, le=0.99, description="dropout rate after each LSTM layer")
@@ -77,19 +82,53 @@ class Hyperparameters(BaseModel):
     )
     epochs: Integer = Field(2000, ge=1, le=20000, description="passes over the training data")
     seed: Integer = Field(0, ge=0, le=2**31 - 1, description="seed of every random number")
-    scaling: Annotated[Literal["dataset", "series", "none"], BeforeValidator(_lower_case)] = Field(
+    scaling: Annotated[Literal["dataset", "series", "none"], _Choice] = Field(
         "dataset",
         description="scale by mean and standard deviation: of the training set, or of each series",
     )
-    class_weight: Annotated[Literal["balanced", "none"], BeforeValidator(_lower_case)] = Field(
+    missing_values: Annotated[Literal["error", "interpolate"], _Choice] = Field(
+        "error", description="empty and NaN cells: refused, or filled on the line between their neighbours"
+    )
+    length_policy: Annotated[Literal["error", "pad", "resample"], _Choice] = Field(
+        "error",
+        description="series of different length: refused, padded with their last value, or resampled to the length "
+        "of the longest row. Missing values at the end of a row are then the end of the series",
+    )
+    class_weight: Annotated[Literal["balanced", "none"], _Choice] = Field(
         "balanced", description="balanced: a rare class counts as much as a frequent one"
     )
-    lr_schedule: Annotated[Literal["plateau", "one-cycle", "constant"], BeforeValidator(_lower_case)] = Field(
+    lr_schedule: Annotated[Literal["plateau", "one-cycle", "constant"], _Choice] = Field(
         "plateau",
         description="plateau (the paper): times 2^(-1/3) after 100 epochs without a lower training loss, down to 1e-4; "
         "one-cycle: up to lr and down to almost zero over all epochs, which needs far fewer of them",
     )
-    precision: Annotated[Literal["auto", "float32", "bfloat16"], BeforeValidator(_lower_case)] = Field(
+    fine_tune_rounds: Integer = Field(
+        0,
+        ge=0,
+        le=10,
+        description="further rounds of `epochs` each (the paper's algorithm 1), from the best weights so far, with "
+        "lr and batch-size halved each time",
+    )
+    early_stopping_patience: Integer = Field(
+        0,
+        ge=0,
+        le=20000,
+        description="epochs without a lower validation loss (training loss without validation data) after which a "
+        "round ends; 0: never",
+    )
+    validation_fraction: Number = Field(
+        0.0,
+        ge=0.0,
+        le=0.9,
+        description="share of the training data held out for validation, drawn from each class alike",
+    )
+    checkpoint_epochs: Integer = Field(
+        0, ge=0, le=20000, description="epochs from one checkpoint to the next; 0: by time only"
+    )
+    checkpoint_minutes: Number = Field(
+        5.0, ge=0.0, le=1440.0, description="minutes from one checkpoint to the next; 0: by epochs only"
+    )
+    precision: Annotated[Literal["auto", "float32", "bfloat16"], _Choice] = Field(
         "auto",
         description="arithmetic of the training steps; auto: bfloat16 where the hardware has it. The model is float32",
     )

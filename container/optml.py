@@ -11,6 +11,15 @@ from container.errors import UserError
 
 
 @dataclass(frozen=True)
+class Resources:
+    """The machines of a job, sorted as the platform sorts them, and which of them this is (T40, T41)."""
+
+    current_host: str
+    hosts: tuple[str, ...]
+    network_interface: str | None  # may not exist (T43)
+
+
+@dataclass(frozen=True)
 class OptML:
     """Paths below one root folder (T15). Reading never writes; every path hangs off `root`."""
 
@@ -55,13 +64,26 @@ class OptML:
             )
         return config
 
-    def hosts(self) -> list[str]:
-        """Names of the job's machines, from `resourceconfig.json` (T40); one if there is no file."""
+    def resources(self) -> "Resources":
+        """The job's machines, from `resourceconfig.json` (T40); this one alone if there is no file."""
         config = self._read_json("resourceconfig.json") or {}
         hosts = config.get("hosts", ["localhost"])
-        if not isinstance(hosts, list) or not hosts:
-            raise UserError(f"{self.config / 'resourceconfig.json'}: `hosts` must be a list of host names.")
-        return hosts
+        current: Any = config.get("current_host", hosts[0] if isinstance(hosts, list) and len(hosts) == 1 else None)
+        if not isinstance(hosts, list) or current not in hosts:
+            raise UserError(
+                f"{self.config / 'resourceconfig.json'}: `hosts` must be a list of host names, with "
+                "`current_host` among them."
+            )
+        interface = config.get("network_interface_name")
+        return Resources(current, tuple(hosts), interface if isinstance(interface, str) else None)
+
+    def checkpoints(self) -> tuple[Path, bool]:
+        """Folder of the checkpoints, and whether the job names it in `checkpointconfig.json` (T64)."""
+        config = self._read_json("checkpointconfig.json")
+        if config is None:
+            return self.root / "checkpoints", False
+        path = config.get("LocalPath") or self.root / "checkpoints"
+        return Path(path), True
 
     def _read_json(self, name: str) -> dict[str, Any] | None:
         path = self.config / name

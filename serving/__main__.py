@@ -10,7 +10,8 @@ USAGE = """Usage: serve
 
 Serves the model in model/ below SAGEMAKER_BASE_DIR (default /opt/ml) over HTTP on port 8080:
 GET /ping, GET /execution-parameters, and POST /invocations, which takes CSV, one series a row without a
-label, and answers with CSV, one label a row. Environment variables:
+label, and answers with CSV, one label a row; or, where the training data had a header, takes one with the
+columns of values, and answers with targets and probabilities. Environment variables:
   SAGEMAKER_BIND_TO_PORT          port to listen on (8080)
   SAGEMAKER_MODEL_SERVER_WORKERS  worker processes (one for each core)
   SAGEMAKER_MODEL_SERVER_TIMEOUT  seconds after which a worker that hangs is replaced (60)

@@ -16,7 +16,7 @@ from werkzeug.exceptions import (
 )
 from werkzeug.http import parse_accept_header
 
-from container.codec import read_series, write_labels
+from container.codec import read_series, write_labels, write_targets
 from container.errors import AlgorithmError, UserError
 from serving.predictor import Predictor
 from serving.settings import MEBIBYTE, Settings
@@ -63,15 +63,23 @@ def create_app(predictor: Predictor, settings: Settings) -> Flask:
 
     @app.post("/invocations")
     def invocations() -> Response:
-        """CSV of series in, CSV of labels out: one a line, in order (S20, S24)."""
+        """CSV of series in, CSV of predictions out: one a line, in order (S20, S24).
+
+        A model of data with a header wants a header, and answers with one.
+        """
         # Read first: a client that is still sending would not see what is said of its headers.
         body = _read_body(request, settings.max_body_mib * MEBIBYTE)
         _check_content_type(request)
         _check_accept(request)
-        series = read_series(body, "request", predictor.metadata.length)
+        metadata = predictor.metadata
+        series = read_series(body, "request", metadata.length, predictor.columns, metadata.preprocessing)
         if len(series) == 0:
             return Response(status=204)
-        text = write_labels(predictor.labels(predictor.predict(series)))
+        probabilities = predictor.predict(series)
+        if metadata.columns is None:
+            text = write_labels(predictor.labels(probabilities))
+        else:
+            text = write_targets(metadata.classes, predictor.targets(probabilities), probabilities)
         # Replies of a batch job are put one behind the other as they are; elsewhere a newline is noise (S31).
         return Response(text if settings.batch else text.removesuffix("\n"), content_type=f"{CSV}; charset=utf-8")
 

@@ -8,6 +8,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from container import artifact
+from container.codec import HEADERLESS, Columns
 from container.errors import UserError
 
 BLOCK = 32  # series given to the runtime at once: what a block needs stays in the cache, more is no faster
@@ -46,6 +47,18 @@ class Predictor:
         if bad.size:
             raise UserError(f"Series {bad[0] + 1} of the request has values too large for the model.")
         return result
+
+    @property
+    def columns(self) -> Columns:
+        """The columns of a request's header; empty if the model's data had none."""
+        return HEADERLESS if self.metadata.columns is None else Columns(series=tuple(self.metadata.columns))
+
+    def targets(self, probabilities: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Which target columns are 1, bool `[N, classes]`: the most probable, or each that is more likely than not."""
+        if self.metadata.independent:
+            return probabilities > 0.5
+        most: NDArray[np.bool_] = np.arange(probabilities.shape[1]) == probabilities.argmax(axis=1)[:, np.newaxis]
+        return most
 
     def labels(self, probabilities: NDArray[np.float32]) -> list[str]:
         """The label of the most probable class of each row, as it stood in the training data."""

@@ -2,8 +2,10 @@
 
 import contextlib
 import logging
+import os
 import sys
 import traceback
+from collections.abc import Callable
 
 from container.errors import AlgorithmError, UserError
 from container.optml import OptML
@@ -12,10 +14,12 @@ from training.stop import StopBeforeTraining, StopSignal
 USAGE = """Usage: train
 
 Trains an LSTM-FCN on the CSV files in input/data/training below SAGEMAKER_BASE_DIR (default /opt/ml),
-with validation data in input/data/validation if there is any, and writes the model to model/.
+with validation data in input/data/validation if there is any, from the earlier model in input/data/model
+if there is one, and writes the model to model/. Interrupted, it goes on from the last of its checkpoints/.
 Settings are read from input/config/hyperparameters.json, an object of names and values:
 """
 STOPPED = 143  # what a shell reports of a process that SIGTERM ended
+NOTHING_TO_SAVE = "Stopped before the first training step; there is no model to save."
 
 
 def main() -> int:
@@ -27,37 +31,86 @@ def main() -> int:
         return 0 if sys.argv[1:] in (["--help"], ["-h"]) else UserError.exit_code
     # Everything heavy is imported later: a signal must find its handler within the first second (T61).
     stop = StopSignal()
-    stop.listen()
     logging.basicConfig(stream=sys.stdout, format="%(message)s")
     logging.getLogger("training").setLevel(logging.INFO)
-    optml = OptML.from_environment()
+    program = Program(OptML.from_environment(), stop)
     try:
-        from training.job import run
-
-        run(optml, stop)
+        stop.listen()
+        code = program.run()
     except UserError as error:
-        return _fail(optml, f"UserError: {error}", UserError.exit_code)
+        return program.fail(f"UserError: {error}", UserError.exit_code)
     except StopBeforeTraining:
-        return _fail(optml, "Stopped before the first training step; there is no model to save.", STOPPED)
+        return program.fail(NOTHING_TO_SAVE, STOPPED)
     except Exception as error:  # noqa: BLE001 - all that is left is our fault, and must still be reported
         # A stop can surface as another error where it interrupted an import.
         if stop.requested and not stop.training_started:
-            return _fail(optml, "Stopped before the first training step; there is no model to save.", STOPPED)
+            return program.fail(NOTHING_TO_SAVE, STOPPED)
         traceback.print_exc()
         cause = str(error) if isinstance(error, AlgorithmError) else f"{type(error).__name__}: {error}"
-        return _fail(optml, f"AlgorithmError: {cause}", AlgorithmError.exit_code)
-    with contextlib.suppress(OSError):
-        optml.failure.unlink(missing_ok=True)
-    return 0
+        return program.fail(f"AlgorithmError: {cause}", AlgorithmError.exit_code)
+    if code == 0:
+        with contextlib.suppress(OSError):
+            program.optml.failure.unlink(missing_ok=True)
+    return code
 
 
-def _fail(optml: OptML, text: str, exit_code: int) -> int:
-    """Tell the platform and the log why; that the file cannot be written changes nothing else (T56)."""
-    print(text, file=sys.stderr, flush=True)
-    with contextlib.suppress(OSError):
-        optml.failure.parent.mkdir(parents=True, exist_ok=True)
-        optml.failure.write_text(text + "\n", encoding="utf-8")
-    return exit_code
+class Program:
+    """This process of a job: the only one, or one of several on several machines, or the one that starts those."""
+
+    def __init__(self, optml: OptML, stop: StopSignal) -> None:
+        self.optml = optml
+        self.stop = stop
+        self.leave: Callable[[str | None], None] = lambda _: None
+
+    def run(self) -> int:
+        """Train, or start the processes that do, and return their exit code."""
+        from training.distributed import Group, is_worker, launch
+
+        resources = self.optml.resources()
+        group = Group()
+        if len(resources.hosts) > 1 and not is_worker():
+            with contextlib.suppress(OSError):
+                self.optml.failure.unlink(missing_ok=True)
+            return launch(resources, reads_pipes(self.optml))
+        if is_worker():
+            group = Group.join(resources, self._end_at_once)
+            self.leave = group.leave
+        from training.job import run
+
+        try:
+            run(self.optml, self.stop, group)
+        except RuntimeError as error:
+            group.explain(error)
+            raise
+        self.leave(None)
+        return 0
+
+    def fail(self, text: str, exit_code: int) -> int:
+        """Tell the platform and the log why; that the file cannot be written changes nothing else (T56)."""
+        print(text, file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError):
+            self.optml.failure.parent.mkdir(parents=True, exist_ok=True)
+            # Of several processes on one machine, the first one to fail knows the cause.
+            with self.optml.failure.open("x" if self._shares_machine() else "w", encoding="utf-8") as file:
+                file.write(text + "\n")
+        self.leave(text)
+        return exit_code
+
+    def _end_at_once(self, loss: AlgorithmError) -> None:
+        """From another thread, while this process may wait for a machine that is gone."""
+        code = self.fail(f"AlgorithmError: {loss}", AlgorithmError.exit_code)
+        sys.stdout.flush()
+        os._exit(code)
+
+    @staticmethod
+    def _shares_machine() -> bool:
+        return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) > 1
+
+
+def reads_pipes(optml: OptML) -> bool:
+    """A channel is in Pipe mode: one process a machine reads it (T36)."""
+    config = optml.input_data_config() or {}
+    return any(settings.get("TrainingInputMode") == "Pipe" for settings in config.values())
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from container.cores import available_cores
+from training.distributed import Group
 
 logger = logging.getLogger(__name__)
 
@@ -43,20 +44,29 @@ class MixedPrecision(nn.Module):
         return logits.float()
 
 
-def choose_placement(precision: str) -> Placement:
-    """The best device there is, logged with versions; `precision` is the hyperparameter (auto, float32, bfloat16)."""
-    placement = _choose_gpus(precision) if torch.cuda.is_available() else _choose_cpu(precision)
+def choose_placement(precision: str, group: Group) -> Placement:
+    """The best device there is, logged with versions; `precision` is the hyperparameter (auto, float32, bfloat16).
+
+    Each process of a larger group has one GPU of its machine, or its share of the cores.
+    """
+    placement = _choose_gpus(precision, group) if torch.cuda.is_available() else _choose_cpu(precision, group)
     logger.info("precision: %s", "bfloat16 steps, float32 weights" if placement.bfloat16 else "float32")
     return placement
 
 
-def parallel_forward(network: nn.Module, placement: Placement) -> nn.Module:
-    """The network as a training step calls it: in the step's precision, spread over the GPUs if there are several."""
+def parallel_forward(network: nn.Module, placement: Placement, group: Group) -> nn.Module:
+    """The network as a training step calls it: in the step's precision, spread over the GPUs if there are several.
+
+    In a group, its backward pass averages the gradients over the processes.
+    """
     forward = MixedPrecision(network, placement.bfloat16)
+    if group.size > 1:
+        # Batch statistics are those of each process in a step, and are joined before they are used.
+        return nn.parallel.DistributedDataParallel(forward, forward_sync_buffers=False)
     return nn.DataParallel(forward) if placement.gpus > 1 else forward
 
 
-def _choose_gpus(precision: str) -> Placement:
+def _choose_gpus(precision: str, group: Group) -> Placement:
     count = torch.cuda.device_count()
     names = ", ".join(torch.cuda.get_device_name(k) for k in range(count))
     logger.info("device: %d GPU(s): %s; driver %s, CUDA %s", count, names, _driver_version(), torch.version.cuda)
@@ -64,11 +74,14 @@ def _choose_gpus(precision: str) -> Placement:
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.allow_tf32 = False
     native = all(torch.cuda.get_device_capability(k) >= (8, 0) for k in range(count))
+    if group.size > 1:
+        torch.cuda.set_device(group.local_rank)
+        return Placement(torch.device("cuda", group.local_rank), 1, _use_bfloat16(precision, native))
     return Placement(torch.device("cuda"), count, _use_bfloat16(precision, native))
 
 
-def _choose_cpu(precision: str) -> Placement:
-    cores = available_cores()
+def _choose_cpu(precision: str, group: Group) -> Placement:
+    cores = max(1, available_cores() // group.local_size)
     torch.set_num_threads(cores)
     if NVIDIA_DRIVER.exists():
         logger.warning(

@@ -6,74 +6,129 @@ from importlib.metadata import version
 
 import numpy as np
 import torch
-from sklearn.utils.class_weight import compute_class_weight
+from numpy.typing import NDArray
 from torch import Tensor
 
 from container import __version__, artifact
 from container.channels import find_channels
+from container.codec import HEADERLESS
 from container.errors import UserError
 from container.hyperparameters import Hyperparameters, parse_hyperparameters
 from container.metrics import metric_text
 from container.optml import OptML
-from training.data import Dataset, load_datasets, measure_scaling
-from training.devices import Placement, choose_placement
+from training.checkpoint import Checkpoints
+from training.data import Data, Problem, load
+from training.devices import choose_placement
+from training.distributed import Group
+from training.earlier import EarlierModel, load_earlier
 from training.export import export_graph, export_weights
-from training.loop import Loop, TensorSet
+from training.loop import Fitted, Loop
 from training.model import LSTMFCN, Classifier, Scaler
 from training.stop import StopSignal
 
 logger = logging.getLogger(__name__)
 
-CHECKED_ROWS = 512  # series on which the exported graph is compared with torch
-SCALING_BLOCK = 4096  # series scaled at once, which bounds the memory for it
+# What may change between a job and its continuation: it has no influence on the weights.
+WITHOUT_INFLUENCE = ("checkpoint-epochs", "checkpoint-minutes")
 
 
-def run(optml: OptML, stop: StopSignal) -> None:
+def run(optml: OptML, stop: StopSignal, group: Group) -> None:
     """Train the model that the job below `optml.root` describes, and write it to its model folder.
 
     Raises:
         UserError: settings, data or folders that the user can mend.
-        AlgorithmError: the exported graph does not agree with the trained network.
+        AlgorithmError: the exported graph does not agree with the trained network; another machine was lost.
     """
     logger.info("versions: %s", ", ".join(f"{name} {number}" for name, number in versions().items()))
     settings = parse_hyperparameters(optml.hyperparameters())
-    if len(optml.hosts()) > 1:
-        raise UserError(f"The job has {len(optml.hosts())} machines, but one machine is all that is supported.")
     channels = find_channels(optml)
-    artifact.check_writable(optml.model)
-    placement = choose_placement(settings.precision)
+    if group.is_first:
+        artifact.check_writable(optml.model)
+    placement = choose_placement(settings.precision, group)
+    earlier = load_earlier(channels["model"]) if "model" in channels else None
+    if earlier:
+        settings = earlier.take_architecture(settings)
     logger.info("hyperparameters: %s", _describe(settings))
 
-    training, validation, classes = load_datasets(channels)
-    logger.info("classes: %s", _count_classes(training, classes))
+    data = load(channels, settings, group, earlier.metadata if earlier else None)
+    logger.info("task: %s; classes: %s", data.problem.task, _describe_classes(data.problem))
+    _check_batch_size(settings, group)
     torch.manual_seed(settings.seed)
-    scaling = measure_scaling(training.series, settings.scaling)
-    scaler = Scaler(scaling)
-    network = _make_network(settings, training.length, len(classes)).to(placement.device)
+    network = _make_network(settings, data.problem)
+    if earlier:
+        earlier.carry_over(network, data.problem)
+    if not group.is_first:
+        torch.manual_seed(settings.seed + group.rank)  # each process drops out other cells
+    checkpoints = _open_checkpoints(optml, settings, data, earlier, group)
     loop = Loop(
-        network,
-        _to_tensors(training, "training", scaler, placement),
-        _to_tensors(validation, "validation", scaler, placement) if validation else None,
-        _class_weights(settings, training.labels).to(placement.device),
+        network.to(placement.device),
+        data.training.to(placement.device),
+        data.validation.to(placement.device) if data.validation else None,
+        _class_weights(settings, data.problem).to(placement.device),
         settings,
         placement,
         stop,
+        group,
+        checkpoints,
+        saves=any(group.gather("checkpoints", checkpoints is not None)),
     )
     fitted = loop.fit()
+    if group.is_first:
+        _save(optml, settings, data, network, fitted)
+        if checkpoints and not loop.stopping:
+            checkpoints.remove_all()
 
-    classifier = Classifier(scaler, network.cpu()).eval()
-    graph = export_graph(classifier, training.series[:CHECKED_ROWS])
+
+def _save(optml: OptML, settings: Hyperparameters, data: Data, network: LSTMFCN, fitted: Fitted) -> None:
+    problem = data.problem
+    classifier = Classifier(Scaler(problem.scaling), network.cpu(), problem.independent).eval()
+    graph = export_graph(classifier, data.sample)
     metadata = artifact.Metadata(
-        classes=classes,
-        length=training.length,
-        scaling=scaling,
+        task=problem.task,
+        classes=problem.classes,
+        columns=None if problem.columns == HEADERLESS else list(problem.columns.series),
+        preprocessing=problem.preprocessing,
+        length=problem.length,
+        scaling=problem.scaling,
         hyperparameters=settings.model_dump(by_alias=True),
         metrics=fitted.metrics,
         versions=versions(),
     )
     artifact.save(optml.model, metadata, graph, export_weights(classifier))
     logger.info("model: %s", optml.model)
-    logger.info("saved: epoch %d, %s", fitted.epoch, metric_text(fitted.metrics))
+    logger.info("saved: %s, %s", fitted.place, metric_text(fitted.metrics))
+
+
+def _open_checkpoints(
+    optml: OptML, settings: Hyperparameters, data: Data, earlier: EarlierModel | None, group: Group
+) -> Checkpoints | None:
+    """The job's checkpoints, in its first process; None if they have no place and were not asked for (T64)."""
+    if not group.is_first:
+        return None
+    folder, asked_for = optml.checkpoints()
+    try:
+        artifact.check_writable(folder, "checkpoint")
+    except UserError as error:
+        if asked_for:
+            raise
+        logger.warning("WARNING: no checkpoints are written: %s", error)
+        return None
+    values = settings.model_dump(by_alias=True)
+    fingerprint = {name: value for name, value in values.items() if name not in WITHOUT_INFLUENCE}
+    fingerprint |= {"data": data.fingerprint, "processes": group.size, "length": data.problem.length}
+    fingerprint |= {"data classes": data.problem.classes, "data earlier model": earlier.sha256 if earlier else None}
+    checkpoints = Checkpoints(folder, fingerprint)
+    checkpoints.remove_partial()
+    return checkpoints
+
+
+def _check_batch_size(settings: Hyperparameters, group: Group) -> None:
+    smallest = max(1, settings.batch_size >> settings.fine_tune_rounds)
+    if smallest < group.size:
+        raise UserError(
+            f"batch-size={settings.batch_size} is too small for {group.size} processes, which share each batch"
+            + (f" (in the last fine-tuning round of {smallest})." if settings.fine_tune_rounds else ".")
+        )
 
 
 def versions() -> dict[str, str]:
@@ -82,10 +137,10 @@ def versions() -> dict[str, str]:
     return {"lstm-fcn": __version__, "python": platform.python_version(), **packages}
 
 
-def _make_network(settings: Hyperparameters, length: int, num_classes: int) -> LSTMFCN:
+def _make_network(settings: Hyperparameters, problem: Problem) -> LSTMFCN:
     return LSTMFCN(
-        length,
-        num_classes,
+        problem.length,
+        len(problem.classes),
         num_layers=settings.num_layers,
         hidden_size=settings.hidden_size,
         dropout=settings.dropout,
@@ -94,32 +149,31 @@ def _make_network(settings: Hyperparameters, length: int, num_classes: int) -> L
     )
 
 
-def _to_tensors(dataset: Dataset, name: str, scaler: Scaler, placement: Placement) -> TensorSet:
-    """The data set scaled to float32, on the device."""
-    blocks = [
-        scaler(torch.from_numpy(dataset.series[start : start + SCALING_BLOCK]))
-        for start in range(0, len(dataset), SCALING_BLOCK)
-    ]
-    series = torch.cat(blocks)
-    if not bool(torch.isfinite(series).all()):
-        raise UserError(
-            f"The {name} data has values too large for float32 after scaling; divide them by a constant first."
-        )
-    return TensorSet(series.to(placement.device), torch.from_numpy(dataset.labels).to(placement.device))
+def _class_weights(settings: Hyperparameters, problem: Problem) -> Tensor:
+    """Float32 `[C]`, or `[C, 2]` for independent classes: the weights of 0 and 1 of each.
+
+    Balanced weights are those of scikit-learn: inversely proportional to how often a class comes.
+    """
+    counts = problem.class_counts.astype(np.float64)
+    if problem.independent:
+        counts = np.stack([problem.count - counts, counts], axis=1)
+    if settings.class_weight == "none":
+        return torch.ones(counts.shape)
+    return torch.from_numpy(_balance(counts, problem.count)).float()
 
 
-def _class_weights(settings: Hyperparameters, labels: np.ndarray) -> Tensor:
-    classes = np.unique(labels)
-    balanced = "balanced" if settings.class_weight == "balanced" else None
-    weights = compute_class_weight(balanced, classes=classes, y=labels)
-    return torch.from_numpy(weights).float()
+def _balance(counts: NDArray[np.float64], total: int) -> NDArray[np.float64]:
+    """Weights along the last axis; 1 for a class that never comes."""
+    present = counts > 0
+    classes = present.sum(axis=-1, keepdims=True)
+    return np.where(present, total / (classes * np.maximum(counts, 1)), 1.0)
 
 
 def _describe(settings: Hyperparameters) -> str:
     return " ".join(f"{name}={value}" for name, value in settings.model_dump(by_alias=True).items())
 
 
-def _count_classes(training: Dataset, classes: list[str], limit: int = 20) -> str:
-    counts = np.bincount(training.labels, minlength=len(classes))
-    text = ", ".join(f"{label!r}: {count}" for label, count in list(zip(classes, counts, strict=True))[:limit])
-    return text if len(classes) <= limit else f"{text} and {len(classes) - limit} more"
+def _describe_classes(problem: Problem, limit: int = 20) -> str:
+    counts = list(zip(problem.classes, problem.class_counts.tolist(), strict=True))
+    text = ", ".join(f"{label!r}: {count}" for label, count in counts[:limit])
+    return text if len(counts) <= limit else f"{text} and {len(counts) - limit} more"

@@ -1,11 +1,12 @@
-"""Epochs, schedule, best weights, stop signal."""
+"""Epochs, schedule, best weights, checkpoints, stop signal."""
 
 import copy
 import logging
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import timedelta
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,9 +14,12 @@ from torch import Tensor, nn
 from container.errors import UserError
 from container.hyperparameters import Hyperparameters
 from container.metrics import metric_text
+from training.checkpoint import Checkpoint, Checkpoints, share
+from training.data import Dataset
 from training.devices import MixedPrecision, Placement, parallel_forward
+from training.distributed import Group
 from training.evaluate import evaluate, even_batches, set_exact_batch_norm
-from training.step import TrainingStep, make_optimizer
+from training.step import TrainingStep, capture_step, make_optimizer
 from training.stop import StopBeforeTraining, StopSignal
 
 logger = logging.getLogger(__name__)
@@ -24,19 +28,29 @@ PROGRESS_INTERVAL = 30.0  # seconds between lines within an epoch that takes lon
 
 
 @dataclass(frozen=True)
-class TensorSet:
-    """Scaled series, float32 `[N, 1, T]`, and labels, int64 `[N]`, on the device that trains."""
-
-    series: Tensor
-    labels: Tensor
-
-
-@dataclass(frozen=True)
 class Fitted:
-    """The weights that were kept: from which epoch, and what they reach."""
+    """The weights that were kept: from which epoch of which round, and what they reach.
+
+    batches: into how many the training set was split then; their statistics belong to the weights.
+    """
 
     epoch: int
     metrics: dict[str, float]
+    round: int = 0
+    batches: int = 1
+
+    @property
+    def place(self) -> str:
+        return f"epoch {self.epoch}" + (f" of fine-tuning round {self.round}" if self.round else "")
+
+
+@dataclass
+class Position:
+    """Where training is: `step` steps of epoch `epoch` of round `round` are done."""
+
+    round: int = 0
+    epoch: int = 1
+    step: int = 0
 
 
 class Loop:
@@ -45,152 +59,334 @@ class Loop:
     def __init__(
         self,
         network: nn.Module,
-        training: TensorSet,
-        validation: TensorSet | None,
+        training: Dataset,
+        validation: Dataset | None,
         class_weights: Tensor,
         settings: Hyperparameters,
         placement: Placement,
         stop: StopSignal,
+        group: Group | None = None,
+        checkpoints: Checkpoints | None = None,
+        saves: bool = False,
     ) -> None:
-        """Prepare to train `network` on `training`; `class_weights` is float32 `[classes]`."""
+        """Prepare to train `network`.
+
+        Args:
+            network: on the device of the data.
+            training: this process's part of the training set.
+            validation: likewise, if there is one.
+            class_weights: float32 `[C]`, or `[C, 2]` for independent classes; on the device.
+            settings: of the job.
+            placement: as the network was placed.
+            stop: whether to stop.
+            group: the processes that train together.
+            checkpoints: in the first process of the group, where checkpoints go.
+            saves: checkpoints are written, by the first process.
+        """
         self.network = network
         self.training = training
         self.validation = validation
         self.class_weights = class_weights
         self.settings = settings
         self.stop = stop
+        self.group = group or Group()
+        self.checkpoints = checkpoints
+        self.saves = saves or checkpoints is not None
+        self.placement = placement
         # Evaluation runs on one device: batch statistics must not be split over GPUs.
         self.evaluation_forward = MixedPrecision(network, placement.bfloat16)
-        optimizer = make_optimizer(network, settings.lr)
-        self.step = TrainingStep(parallel_forward(network, placement), optimizer, class_weights)
-        self.steps_per_epoch = math.ceil(len(training.labels) / settings.batch_size)
-        self.schedule = Schedule(settings, optimizer, self.steps_per_epoch)
+        self.training_forward = parallel_forward(network, placement, self.group)
         self.shuffle = torch.Generator().manual_seed(settings.seed)
-        self.started = time.monotonic()
+        self.epoch_shuffle = self.shuffle.get_state()  # as it is before the epoch's order is drawn
+        self.sizes: list[int] = self.group.gather("training rows", len(training))
+        self.position = Position()
+        self.totals = torch.zeros(2, dtype=torch.float64, device=training.device)
+        self.stopping = False  # agreed upon by all processes
         self.best_loss = math.inf
         self.best_weights: dict[str, Tensor] | None = None
         self.best = Fitted(0, {})
+        self.stale_epochs = 0  # without a lower loss
+        self.started = self.last_checkpoint = time.monotonic()
+        self.epochs_done = 0  # since then
+        self._begin_round()
 
     def fit(self) -> Fitted:
         """Train the network and leave it with the weights of the best epoch, ready to be evaluated or exported.
 
         The best epoch is that of the lowest validation loss, or training loss where there is no validation
         data. A stop signal ends training at the next step; the best epoch so far is kept, or, within the first
-        epoch, the weights as they are.
+        epoch, the weights as they are. With checkpoints, training goes on from the newest one.
 
         Raises:
-            UserError: the loss is not a finite number in the first epoch already.
+            UserError: the loss is not a finite number in the first epoch already; a checkpoint cannot be written,
+                or is one of another job.
             StopBeforeTraining: a stop came before the first step.
         """
         self.stop.training_started = True
-        for epoch in range(1, self.settings.epochs + 1):
-            if not self._run_epoch(epoch):
-                break
+        if self.saves:
+            self._resume()
+        while self._run_epoch():
+            self.epoch_shuffle = self.shuffle.get_state()
+            self.position = Position(self.position.round, self.position.epoch + 1)
+            self.epochs_done += 1
+            if self.position.epoch > self.settings.epochs or self._out_of_patience():
+                if self.position.round == self.settings.fine_tune_rounds:
+                    break
+                self.position = Position(self.position.round + 1)
+                self._begin_round()
+            if self.settings.checkpoint_epochs and (self.position.epoch - 1) % self.settings.checkpoint_epochs == 0:
+                self._save_checkpoint()
         return self._finish()
 
-    def _run_epoch(self, epoch: int) -> bool:
+    def _begin_round(self) -> None:
+        """Start anew from the best weights, with lr and batch size halved in each fine-tuning round."""
+        halvings = self.position.round
+        lr = self.settings.lr / 2**halvings
+        batch_size = max(1, self.settings.batch_size >> halvings)
+        if halvings and self.best_weights is not None:
+            self.network.load_state_dict(self.best_weights)
+            logger.info("fine-tuning round %d: lr %g, batch size %d", halvings, lr, batch_size)
+        self.steps_per_epoch = math.ceil(sum(self.sizes) / batch_size)
+        self.stale_epochs = 0
+        optimizer = make_optimizer(self.network, lr)
+        self.step = TrainingStep(self.training_forward, optimizer, self.class_weights, self.group.size)
+        self.graphed = capture_step(self.step, self.training, self.placement.gpus)
+        self.schedule = Schedule(self.settings, optimizer, self.steps_per_epoch)
+
+    def _run_epoch(self) -> bool:
         """Train one epoch, print its line, keep its weights if they are the best; False if it must be the last."""
-        metrics = self._train(epoch)
-        if self.validation is not None and not self.stop.requested:
+        metrics = self._train()
+        if self.validation is not None and not self.stopping:
             metrics |= self._validate(self.validation)
         if not self._is_finite(metrics):
-            self._diverged(epoch)
+            self._diverged()
             return False
-        if self.stop.requested:
-            logger.info("stop requested in epoch %d", epoch)
+        if self.stopping:
+            logger.info("stop requested in epoch %d", self.position.epoch)
             if self.best_weights is None:
-                self.best = Fitted(epoch, metrics)
+                self.best = Fitted(self.position.epoch, metrics, self.position.round, self.steps_per_epoch)
             return False
         decisive = metrics.get("valid_loss", metrics["train_loss"])
+        self.stale_epochs += 1
         if decisive < self.best_loss:
+            self.stale_epochs = 0
             self.best_loss = decisive
             self.best_weights = copy.deepcopy(self.network.state_dict())
-            self.best = Fitted(epoch, metrics)
-        self._print_line(epoch, metrics)
+            self.best = Fitted(self.position.epoch, metrics, self.position.round, self.steps_per_epoch)
+        self._print_line(metrics)
         self.schedule.after_epoch(metrics["train_loss"])
+        return True
+
+    def _out_of_patience(self) -> bool:
+        patience = self.settings.early_stopping_patience
+        if not patience or self.stale_epochs < patience:
+            return False
+        kind = "training" if self.validation is None else "validation"
+        logger.info("early stopping: no lower %s loss for %d epochs", kind, patience)
         return True
 
     def _finish(self) -> Fitted:
         """Load the best weights, give them exact batch statistics and measure them, all in float32."""
         if self.best_weights is not None:
             self.network.load_state_dict(self.best_weights)
-        logger.info("measuring the weights of epoch %d", self.best.epoch)
+        logger.info("measuring the weights of %s", self.best.place)
         forward = MixedPrecision(self.network, bfloat16=False)
-        batch_size = self.settings.batch_size
-        set_exact_batch_norm(self.network, forward, self.training.series, batch_size, lambda: self.stop.out_of_time)
-        if self.stop.requested:
+        self._set_exact_batch_norm(forward, self.best.batches, out_of_time=True)
+        if self.stopping:
             return self.best  # there may be no time to measure again
         metrics = self._measure("train", self.training, forward)
         if self.validation is not None:
             metrics |= self._measure("valid", self.validation, forward)
-        return Fitted(self.best.epoch, metrics)
+        return Fitted(self.best.epoch, metrics, self.best.round, self.best.batches)
 
-    def _train(self, epoch: int) -> dict[str, float]:
-        """One pass over the shuffled training set; metrics are of the batches as they were trained on."""
+    def _train(self) -> dict[str, float]:
+        """What is left of a pass over the shuffled training set; metrics are of the batches as they were trained on."""
         self.network.train()
-        totals = torch.zeros(2, dtype=torch.float64, device=self.training.series.device)
-        seen = 0
+        if self.position.step == 0:
+            self.totals.zero_()
         last_line = time.monotonic()
-        order = torch.randperm(len(self.training.labels), generator=self.shuffle).to(self.training.series.device)
-        for number, batch in enumerate(even_batches(order, self.settings.batch_size), 1):
-            if self.stop.requested:
+        self.shuffle.set_state(self.epoch_shuffle)
+        order = torch.randperm(len(self.training), generator=self.shuffle).to(self.training.device)
+        for number, picked in enumerate(even_batches(order, self.steps_per_epoch)):
+            if number < self.position.step:
+                continue  # done before the checkpoint
+            if self._must_stop():
                 break
-            totals += self.step(self.training.series[batch], self.training.labels[batch])
+            if self.graphed is not None:
+                self.totals += self.graphed(picked)
+            else:
+                self.totals += self.step(*self.training.batch(picked), self._series_in_step(number))
             self.schedule.after_step()
-            seen += len(batch)
+            self.position.step += 1
             if time.monotonic() - last_line > PROGRESS_INTERVAL:
                 last_line = time.monotonic()
-                logger.info("epoch: %d/%d, step: %d/%d", epoch, self.settings.epochs, number, self.steps_per_epoch)
-        if seen == 0 and self.best_weights is None:
+                progress = (self.position.epoch, self.settings.epochs, self.position.step, self.steps_per_epoch)
+                self._log("epoch: %d/%d, step: %d/%d", *progress)
+        if self.position.step == 0 and self.best_weights is None:
             raise StopBeforeTraining
-        loss, accuracy = (totals / max(seen, 1)).tolist()
-        return {"train_loss": loss, "train_accuracy": accuracy}
+        seen = sum(map(self._series_in_step, range(self.position.step)))
+        loss, correct = self.group.sum(self.totals.clone()).tolist()
+        return {"train_loss": loss / max(seen, 1), "train_accuracy": correct / max(seen, 1)}
 
-    def _validate(self, validation: TensorSet) -> dict[str, float]:
-        forward = self.evaluation_forward
-        batch_size = self.settings.batch_size
-        set_exact_batch_norm(self.network, forward, self.training.series, batch_size, lambda: self.stop.requested)
-        return self._measure("valid", validation, forward)
+    def _series_in_step(self, number: int) -> int:
+        """Series that all processes together have in a step."""
+        return sum(size // self.steps_per_epoch + (number < size % self.steps_per_epoch) for size in self.sizes)
 
-    def _measure(self, name: str, data: TensorSet, forward: nn.Module) -> dict[str, float]:
-        loss, accuracy = evaluate(forward, data.series, data.labels, self.class_weights)
-        return {f"{name}_loss": loss, f"{name}_accuracy": accuracy}
+    def _must_stop(self) -> bool:
+        """Agree with the other processes on stopping here; save a checkpoint if it is time for one."""
+        minutes = self.settings.checkpoint_minutes
+        due = self.saves and minutes > 0 and time.monotonic() - self.last_checkpoint > 60 * minutes
+        stop, due = self._any(self.stop.requested, due)
+        self.stopping = stop
+        if self.saves and (due or stop):
+            self._save_checkpoint()
+        return self.stopping
+
+    def _any(self, *flags: bool) -> tuple[bool, ...]:
+        """For each flag whether it is true in any process."""
+        if self.group.size == 1:
+            return flags
+        return tuple(count > 0 for count in self.group.sum(torch.tensor(flags, dtype=torch.float32)).tolist())
+
+    def _validate(self, validation: Dataset) -> dict[str, float]:
+        self._set_exact_batch_norm(self.evaluation_forward, self.steps_per_epoch, out_of_time=False)
+        metrics = self._measure("valid", validation, self.evaluation_forward)
+        self.stopping = self._any(self.stop.requested)[0]
+        if self.stopping and self.saves:
+            self._save_checkpoint()
+        return metrics
+
+    def _set_exact_batch_norm(self, forward: nn.Module, batches: int, out_of_time: bool) -> None:
+        def enough() -> bool:
+            return self.stop.out_of_time if out_of_time else self.stop.requested
+
+        set_exact_batch_norm(self.network, forward, self.training, batches, enough, self.group)
+
+    def _measure(self, name: str, data: Dataset, forward: nn.Module) -> dict[str, float]:
+        metrics = evaluate(forward, data, self.class_weights, self.group, scores=name == "valid")
+        return {f"{name}_{metric}": value for metric, value in metrics.items()}
 
     def _is_finite(self, metrics: dict[str, float]) -> bool:
         """The losses are numbers, and so are the weights: a loss is measured before the step that it leads to."""
         norm = torch.nn.utils.get_total_norm(self.network.parameters())
         return all(map(math.isfinite, metrics.values())) and bool(norm.isfinite())
 
-    def _diverged(self, epoch: int) -> None:
+    def _diverged(self) -> None:
         if self.best_weights is None:
             raise UserError(
-                f"Training diverged: the loss or the weights of epoch {epoch} are not finite numbers. "
+                f"Training diverged: the loss or the weights of epoch {self.position.epoch} are not finite numbers. "
                 f"Use a lower lr than {self.settings.lr:g}, or scaling=dataset or series if it is none."
             )
         logger.warning(
             "WARNING: the loss or the weights of epoch %d are not finite numbers; training ends with "
             "the best epoch so far. A lower lr than %g may help.",
-            epoch,
+            self.position.epoch,
             self.settings.lr,
         )
 
-    def _print_line(self, epoch: int, metrics: dict[str, float]) -> None:
-        per_epoch = (time.monotonic() - self.started) / epoch
-        left = timedelta(seconds=round(per_epoch * (self.settings.epochs - epoch)))
-        logger.info(
-            "epoch: %d/%d, %s, lr: %.6f, left: %s",
-            epoch,
-            self.settings.epochs,
+    def _print_line(self, metrics: dict[str, float]) -> None:
+        position, epochs = self.position, self.settings.epochs
+        per_epoch = (time.monotonic() - self.started) / (self.epochs_done + 1)
+        epochs_left = (self.settings.fine_tune_rounds - position.round) * epochs + epochs - position.epoch
+        self._log(
+            "%sepoch: %d/%d, %s, lr: %.6f, left: %s",
+            f"fine-tuning round: {position.round}, " if position.round else "",
+            position.epoch,
+            epochs,
             metric_text(metrics),
             self.schedule.lr,
-            left,
+            timedelta(seconds=round(per_epoch * epochs_left)),
         )
+
+    def _log(self, text: str, *values: object) -> None:
+        """Say something once, not on every machine (M5)."""
+        if self.group.is_first:
+            logger.info(text, *values)
+
+    # Checkpoints
+
+    def _save_checkpoint(self) -> None:
+        """Save all that matters for what comes next. Every process takes part; the first one writes."""
+        self.last_checkpoint = time.monotonic()
+        tensors = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
+        tensors |= {f"best.{name}": tensor for name, tensor in (self.best_weights or {}).items()}
+        tensors |= {f"optimizer.{name}": tensor for name, tensor in self._moments().items()}
+        tensors["totals"] = self.group.gather_rows(self.totals[None])
+        tensors["random.shuffle"] = self.group.gather_rows(self.epoch_shuffle[None])
+        tensors["random.cpu"] = self.group.gather_rows(torch.get_rng_state()[None])
+        if self.training.device.type == "cuda":
+            tensors["random.cuda"] = self.group.gather_rows(torch.cuda.get_rng_state(self.training.device)[None])
+        if self.checkpoints is None:
+            return
+        state = {
+            "position": asdict(self.position),
+            "schedule": self.schedule.state(),
+            "best": asdict(self.best),
+            "best_loss": self.best_loss,
+            "stale_epochs": self.stale_epochs,
+        }
+        position = self.position
+        self.checkpoints.save(
+            f"round{position.round:02d}-epoch{position.epoch:05d}-step{position.step:08d}", Checkpoint(tensors, state)
+        )
+        logger.info("checkpoint: epoch %d, step %d", position.epoch, position.step)
+
+    def _resume(self) -> None:
+        """Go on from the newest checkpoint of the first process, if there is one."""
+        checkpoint = share(self.checkpoints.load_newest() if self.checkpoints else None, self.group)
+        if checkpoint is None:
+            return
+        state, tensors = checkpoint.state, checkpoint.tensors
+        self.position = Position(**state["position"])
+        self.best_loss, self.best = state["best_loss"], Fitted(**state["best"])
+        weights = self.network.state_dict()
+        if "best." + next(iter(weights)) in tensors:
+            self.best_weights = {name: _like(weights[name], tensors[f"best.{name}"]) for name in weights}
+        self._begin_round()
+        self.stale_epochs = state["stale_epochs"]
+        self.network.load_state_dict({name: tensors[f"network.{name}"] for name in weights})
+        self._load_moments(tensors)
+        self.schedule.load(state["schedule"])
+        # Copies: torch reads a generator's state from the start of the memory, not from where a row begins.
+        tensors = tensors | {
+            name: tensors[name][self.group.rank].clone()
+            for name in tensors
+            if name == "totals" or name.startswith("random.")
+        }
+        self.totals.copy_(tensors["totals"])
+        self.epoch_shuffle = tensors["random.shuffle"]
+        torch.set_rng_state(tensors["random.cpu"])
+        if "random.cuda" in tensors and self.training.device.type == "cuda":
+            torch.cuda.set_rng_state(tensors["random.cuda"], self.training.device)
+        logger.info("resumed: epoch %d, step %d", self.position.epoch, self.position.step)
+
+    def _moments(self) -> dict[str, Tensor]:
+        """What the optimizer remembers of each parameter."""
+        parameters = self.step.optimizer.param_groups[0]["params"]
+        states = [self.step.optimizer.state.get(parameter, {}) for parameter in parameters]
+        return {f"{k}.{name}": tensor for k, state in enumerate(states) for name, tensor in state.items()}
+
+    def _load_moments(self, tensors: dict[str, Tensor]) -> None:
+        for k, parameter in enumerate(self.step.optimizer.param_groups[0]["params"]):
+            prefix = f"optimizer.{k}."
+            saved = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+            # In the parameter's own memory order, as the optimizer itself makes them: the same sums, bit for bit.
+            self.step.optimizer.state[parameter] = {
+                name: _like(parameter.detach() if tensor.ndim else tensor.to(parameter.device), tensor)
+                for name, tensor in saved.items()
+            }
+
+
+def _like(model: Tensor, values: Tensor) -> Tensor:
+    """`values` in the memory order and on the device of `model`."""
+    return torch.empty_like(model).copy_(values)
 
 
 class Schedule:
     """The learning rate over time, by the hyperparameter `lr-schedule`."""
 
     def __init__(self, settings: Hyperparameters, optimizer: torch.optim.Optimizer, steps_per_epoch: int) -> None:
+        """For `settings.epochs` epochs; the optimizer's learning rate is the peak."""
         self.optimizer = optimizer
         self.plateau: torch.optim.lr_scheduler.ReduceLROnPlateau | None = None
         self.one_cycle: torch.optim.lr_scheduler.OneCycleLR | None = None
@@ -202,7 +398,7 @@ class Schedule:
         elif settings.lr_schedule == "one-cycle":
             # One step more than is taken: the last learning rate is set after the last step.
             steps = settings.epochs * steps_per_epoch + 1
-            self.one_cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=settings.lr, total_steps=steps)
+            self.one_cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=self.lr, total_steps=steps)
 
     @property
     def lr(self) -> float:
@@ -216,3 +412,16 @@ class Schedule:
     def after_epoch(self, train_loss: float) -> None:
         if self.plateau is not None:
             self.plateau.step(train_loss)
+
+    def state(self) -> dict[str, Any]:
+        """What `load` needs to go on from here; JSON knows all of it."""
+        groups = [{"lr": group["lr"], "betas": list(group["betas"])} for group in self.optimizer.param_groups]
+        scheduler = self.plateau or self.one_cycle
+        return {"groups": groups, "scheduler": scheduler.state_dict() if scheduler else None}
+
+    def load(self, state: dict[str, Any]) -> None:
+        for group, saved in zip(self.optimizer.param_groups, state["groups"], strict=True):
+            group |= {"lr": saved["lr"], "betas": tuple(saved["betas"])}
+        scheduler = self.plateau or self.one_cycle
+        if scheduler is not None:
+            scheduler.load_state_dict(state["scheduler"])

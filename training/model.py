@@ -98,7 +98,7 @@ class OneStepLSTM(nn.LSTM):
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__(input_size, hidden_size, batch_first=True)
         nn.init.xavier_uniform_(self.weight_ih_l0)
-        nn.init.orthogonal_(self.weight_hh_l0)
+        nn.init.orthogonal_(self.weight_hh_l0).requires_grad_(False)  # multiplies zeros
         nn.init.zeros_(self.bias_ih_l0)
         nn.init.zeros_(self.bias_hh_l0).requires_grad_(False)
         with torch.no_grad():
@@ -146,12 +146,14 @@ CONSTANT = 1e-12  # a standard deviation below this share of the mean is roundin
 class Classifier(nn.Module):
     """The whole way from raw series to class probabilities, as it is exported."""
 
-    def __init__(self, scaler: Scaler, network: LSTMFCN) -> None:
+    def __init__(self, scaler: Scaler, network: LSTMFCN, independent: bool = False) -> None:
+        """`independent` classes have a probability each; others share 1."""
         super().__init__()
         self.scaler = scaler
         self.network = network
+        self.independent = independent
 
     def forward(self, series: Tensor) -> Tensor:
         """Raw series, float64 `[B, 1, T]`, to probabilities, float32 `[B, num_classes]`."""
-        probabilities: Tensor = self.network(self.scaler(series)).softmax(dim=-1)
-        return probabilities
+        logits: Tensor = self.network(self.scaler(series))
+        return logits.sigmoid() if self.independent else logits.softmax(dim=-1)

@@ -35,6 +35,8 @@ class StopSignal:
         """Take over SIGTERM and SIGINT. A process with number 1 would not even be ended by them."""
         signal.signal(signal.SIGTERM, self._handle)
         signal.signal(signal.SIGINT, self._handle)
+        # The image's script blocks them until there is a handler: until then, process 1 would lose them.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT))
 
     def _handle(self, _number: int, _frame: FrameType | None) -> None:
         self._requested_at = self._requested_at or time.monotonic()

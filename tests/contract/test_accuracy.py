@@ -12,7 +12,8 @@ import pytest
 
 from tests.programs import TrainingJob, endpoint
 
-DATA = Path(os.environ.get("TIME_SERIES_DATA", "")) / "ucr"
+FOLDER = Path(os.environ.get("TIME_SERIES_DATA", ""))
+DATA = FOLDER / "ucr"
 pytestmark = pytest.mark.skipif(
     not os.environ.get("TIME_SERIES_DATA") or not DATA.is_dir(),
     reason="TIME_SERIES_DATA names no folder with the UCR archive's problems in ucr/",
@@ -62,6 +63,44 @@ def test_fast_training(problem: str, tmp_path: Path) -> None:
     accuracies = [train_and_predict(tmp_path / seed, problem, FAST | {"seed": seed}) for seed in SEEDS]
     print(f"{problem}: mean {statistics.mean(accuracies):.4f}")
     assert statistics.mean(accuracies) >= LEAST_ACCURACY[problem]
+
+
+@pytest.mark.parametrize(
+    ("problem", "policy", "least"),
+    [
+        ("DodgerLoopWeekend", {"missing-values": "interpolate"}, 0.93),  # some values are missing
+        ("PickupGestureWiimoteZ", {"length-policy": "resample"}, 0.66),  # 29 to 361 values
+    ],
+)
+def test_missing_values_and_different_lengths(
+    problem: str, policy: dict[str, str], least: float, tmp_path: Path
+) -> None:
+    assert train_and_predict(tmp_path, problem, FAST | policy) >= least
+
+
+def test_data_with_a_header(tmp_path: Path) -> None:
+    samples = FOLDER / "sample_headers"
+    if not samples.is_dir():
+        pytest.skip("TIME_SERIES_DATA holds no sample_headers/")
+    job = TrainingJob(tmp_path)
+    job.write("input/data/training/train.csv", (samples / "training" / "train.csv").read_text())
+    job.write("input/data/validation/valid.csv", (samples / "training" / "valid.csv").read_text())
+    job.write("input/config/hyperparameters.json", FAST | {"epochs": "30"})
+    assert job.run().code == 0
+    with endpoint(tmp_path) as server:
+        reply = server.invoke((samples / "inference" / "input" / "test_data.csv").read_text()).text
+    today = (samples / "inference" / "output" / "batch" / "batch_predictions.csv").read_text().splitlines()
+    predicted = [line.split(",") for line in reply.splitlines()]
+    truth = [
+        line.split(",") for line in (samples / "inference" / "output" / "test_labels.csv").read_text().splitlines()
+    ]
+    assert ",".join(predicted[0]) == today[0]
+    assert len(predicted) == len(today) == len(truth)
+    right = [
+        [int(cell) for cell in found[:3]] == [float(cell) for cell in expected]
+        for found, expected in zip(predicted[1:], truth[1:], strict=True)
+    ]
+    assert statistics.mean(right) >= 0.94
 
 
 def test_the_papers_protocol_which_is_the_default(tmp_path: Path) -> None:

@@ -15,9 +15,25 @@ FOLDERS = sorted(Path(__file__).parent.glob("v*"))
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 def test_old_models_give_the_same_predictions(folder: Path) -> None:
     predictor = Predictor(folder / "model", threads=1)
-    series = read_series((folder / "series.csv").read_bytes(), "series.csv", predictor.metadata.length)
+    metadata = predictor.metadata
+    request = (folder / "series.csv").read_bytes()
+    series = read_series(request, "series.csv", metadata.length, predictor.columns, metadata.preprocessing)
     expected = np.loadtxt(folder / "probabilities.csv", delimiter=",")
     np.testing.assert_allclose(predictor.predict(series), expected, atol=1e-5)
+
+
+def test_version_1_is_without_header_and_one_class_a_row() -> None:
+    predictor = Predictor(FOLDERS[0] / "model", threads=1)
+    assert (predictor.metadata.schema_version, predictor.metadata.columns) == (1, None)
+    assert not predictor.metadata.independent
+
+
+def test_version_2_knows_header_preprocessing_and_several_classes_a_row() -> None:
+    metadata = Predictor(FOLDERS[1] / "model", threads=1).metadata
+    assert (metadata.schema_version, metadata.task) == (2, "multilabel")
+    assert metadata.classes == ["y_rises", "y_falls", "y_high"]
+    assert metadata.columns == [f"x{k}" for k in range(16)]
+    assert metadata.preprocessing.missing_values == "interpolate"
 
 
 def test_there_is_one_for_the_current_version() -> None:

@@ -6,6 +6,7 @@ import pytest
 from container import artifact
 from container.artifact import Metadata, Scaling
 from container.errors import UserError
+from container.preprocess import Preprocessing
 
 METADATA = Metadata(
     classes=["1.0", "ja, ja"],
@@ -48,6 +49,46 @@ def test_a_mixture_of_two_models_is_noticed(folder: Path) -> None:
         artifact.load(folder)
 
 
+def test_metadata_of_version_1_still_parses(tmp_path: Path) -> None:
+    old = {
+        "schema_version": 1,
+        "task": "multiclass",
+        "classes": ["a", "b"],
+        "num_variables": 1,
+        "length": 20,
+        "scaling": {"method": "series", "mean": 0.0, "std": 1.0},
+        "hyperparameters": {"epochs": 3},
+        "metrics": {"train_loss": 0.5},
+        "versions": {"torch": "2"},
+        "sha256": {"model.onnx": "0"},
+    }
+    metadata = artifact.parse_metadata(json.dumps(old).encode(), tmp_path)
+    assert (metadata.columns, metadata.preprocessing, metadata.independent) == (None, Preprocessing(), False)
+
+
+def test_header_and_preprocessing_are_kept(tmp_path: Path) -> None:
+    rules = Preprocessing(missing_values="interpolate", length_policy="pad")
+    saved = METADATA.model_copy(update={"task": "multilabel", "columns": ["x1", "x2"], "preprocessing": rules})
+    artifact.save(tmp_path, saved, b"graph", b"weights")
+    assert artifact.load(tmp_path)[0].model_copy(update={"sha256": {}}) == saved
+
+
+@pytest.mark.parametrize(
+    ("task", "classes", "independent"),
+    [
+        ("binary", ["a", "b"], False),
+        ("binary", ["y"], True),
+        ("multiclass", ["a", "b", "c"], False),
+        ("multilabel", ["y1", "y2"], True),
+        ("multilabel", ["y1"], True),
+    ],
+)
+def test_classes_are_independent_where_each_has_a_probability_of_its_own(
+    task: str, classes: list[str], independent: bool
+) -> None:
+    assert METADATA.model_copy(update={"task": task, "classes": classes}).independent is independent
+
+
 @pytest.mark.parametrize("name", ["model.json", "model.onnx"])
 def test_a_missing_file_is_named(folder: Path, name: str) -> None:
     (folder / name).unlink()
@@ -63,9 +104,11 @@ def test_no_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"schema_version": 2}, "schema version 2 is not known"),
+        ({"schema_version": 3}, "schema version 3 is not known; this program reads versions 1 to 2"),
         ({"classes": None}, "is damaged: classes: "),
         ({"length": "long"}, "is damaged: length: "),
+        ({"task": "regression"}, "is damaged: task: "),
+        ({"preprocessing": {"length_policy": "cut"}}, r"is damaged: preprocessing\.length_policy: "),
     ],
 )
 def test_metadata_that_cannot_be_used(folder: Path, change: dict[str, object], message: str) -> None:
@@ -94,7 +137,7 @@ def test_a_failed_save_leaves_the_old_model(folder: Path, monkeypatch: pytest.Mo
         if path.name.startswith(".weights"):
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(artifact, "_write_synced", full_disk)
+    monkeypatch.setattr(artifact, "write_synced", full_disk)
     with pytest.raises(UserError, match="No space left on device"):
         artifact.save(folder, METADATA, b"new graph", b"new weights")
     assert artifact.load(folder)[1] == b"graph"

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from container.channels import find_channels
+from container.channels import Source, find_channels
 from container.errors import UserError
 from container.optml import OptML
 
@@ -36,7 +36,7 @@ def test_without_configuration_the_folders_tell(optml: OptML) -> None:
 def test_train_is_another_name_of_training(tmp_path: Path) -> None:
     path = add(tmp_path, "train/a.csv")
     configure(tmp_path, {"train": {"TrainingInputMode": "File"}})
-    assert find_channels(OptML(tmp_path)) == {"training": [path]}
+    assert find_channels(OptML(tmp_path)) == {"training": Source("train", path.parent, (path,))}
 
 
 def test_channels_are_those_of_the_configuration(optml: OptML) -> None:
@@ -59,7 +59,7 @@ def test_sub_folders_are_read_and_markers_skipped(optml: OptML) -> None:
     add(optml.root, "training/_SUCCESS")
     add(optml.root, "training/.hidden/d.csv")
     add(optml.root, "training/empty.csv", "")
-    assert find_channels(optml)["training"] == sorted(wanted)
+    assert find_channels(optml)["training"].files == tuple(sorted(wanted))
 
 
 @pytest.mark.parametrize(
@@ -68,9 +68,17 @@ def test_sub_folders_are_read_and_markers_skipped(optml: OptML) -> None:
         ({}, r"Channel training \(or train\) is missing; channels found: none"),
         ({"validation": {}}, "channels found: validation"),
         ({"training": {}, "validaton": {}}, "Channel validaton is unknown; a job can have the channels training"),
-        ({"training": {}, "model": {}}, "Channel model is unknown"),
+        ({"training": {}, "models": {}}, "Channel models is unknown"),
+        ({"training": {}, "model": {}}, "Channel model has no data: .*model holds no file with content"),
+        ({"training": {}, "model": {"TrainingInputMode": "Pipe"}}, "Channel model: input mode Pipe is not supported"),
+        ({"training": {}, "model": {"ContentType": "text/csv"}}, "text/csv is not supported; use application/x-sage"),
+        (
+            {"training": {}, "model": {"S3DistributionType": "ShardedByS3Key"}},
+            "Channel model cannot be ShardedByS3Key: every machine needs the whole model",
+        ),
+        ({"training": {"RecordWrapperType": "RecordIO"}}, "records wrapped as RecordIO are not supported"),
         ({"training": {}, "train": {}}, "Channels training and train are the same channel"),
-        ({"training": {"TrainingInputMode": "Pipe"}}, "Channel training: input mode Pipe is not supported; use File"),
+        ({"training": {"TrainingInputMode": "Tube"}}, "Channel training: input mode Tube is not supported; use File"),
         ({"training": {"ContentType": "application/json"}}, "application/json is not supported; use text/csv or csv"),
         ({"training": {}, "validation": {}}, "Channel validation has no data: .*validation holds no file"),
         ({"training": "File"}, "must map each channel's name to an object"),
@@ -81,6 +89,24 @@ def test_what_is_refused(optml: OptML, config: object, message: str) -> None:
     configure(optml.root, config)
     with pytest.raises(UserError, match=message):
         find_channels(optml)
+
+
+def test_a_pipe_need_not_be_there_yet(optml: OptML) -> None:
+    configure(optml.root, {"train": {"TrainingInputMode": "Pipe", "RecordWrapperType": "None"}})
+    found = find_channels(optml)["training"]
+    assert found == Source("train", optml.data / "train", pipe=optml.data / "train_0")
+
+
+def test_a_machine_may_get_nothing_of_a_sharded_channel(tmp_path: Path) -> None:
+    configure(tmp_path, {"training": {"S3DistributionType": "ShardedByS3Key"}})
+    found = find_channels(OptML(tmp_path))["training"]
+    assert (found.files, found.sharded) == ((), True)
+
+
+def test_the_channel_of_an_earlier_model(optml: OptML) -> None:
+    path = add(optml.root, "model/model.tar.gz")
+    configure(optml.root, {"training": {}, "model": {"ContentType": "application/x-sagemaker-model"}})
+    assert find_channels(optml)["model"].files == (path,)
 
 
 def test_nothing_is_there(tmp_path: Path) -> None:

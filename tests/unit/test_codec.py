@@ -1,27 +1,44 @@
+import contextlib
 import csv
 import io
 import re
+import signal
 from collections.abc import Callable
+from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from numpy.typing import NDArray
 
-from container.codec import read_labelled_series, read_series, write_labels
+from container import codec
+from container.codec import Block, Columns, SeriesReader, read_series, write_labels, write_targets
 from container.errors import UserError
+from container.preprocess import STRICT, Preprocessing
 
 PLAIN = b"a,1,2.5,-3\nb,4e-3,.5,6.\n"
 LABELS = ["a", "b"]
-SERIES = np.array([[[1, 2.5, -3]], [[4e-3, 0.5, 6]]])
+SERIES = np.array([[1, 2.5, -3], [4e-3, 0.5, 6]])
 
 finite = st.floats(allow_nan=False, allow_infinity=False, width=64)
 tables = npst.arrays(np.float64, npst.array_shapes(min_dims=2, max_dims=2, max_side=6), elements=finite)
 # What a CSV file can hold as a label: any text without line breaks that is not blank.
 labels = st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"]), min_size=1).filter(lambda s: s.strip())
+
+
+def read_labelled(data: bytes, source: str = "f", **settings: Any) -> Block:
+    """All rows of a file with labels, as one block."""
+    blocks = list(SeriesReader(io.BytesIO(data), source, **settings))
+    return Block(
+        [row for block in blocks for row in block.rows],
+        [label for block in blocks for label in block.labels],
+        np.concatenate([block.targets for block in blocks] or [np.empty((0, 0))]),
+        np.concatenate([block.series for block in blocks] or [np.empty((0, 2))]),
+    )
 
 
 @pytest.mark.parametrize(
@@ -39,7 +56,7 @@ labels = st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"]), min
     ],
 )
 def test_every_dialect_gives_the_same_rows(data: bytes) -> None:
-    parsed = read_labelled_series(data, "f.csv")
+    parsed = read_labelled(data, "f.csv")
     assert parsed.labels == LABELS
     np.testing.assert_array_equal(parsed.series, SERIES)
 
@@ -49,9 +66,9 @@ def test_files_written_by_pandas_are_read_exactly(table: NDArray[np.float64], da
     names = data.draw(st.lists(labels, min_size=len(table), max_size=len(table)))
     frame = pd.DataFrame(table)
     frame.insert(0, "label", names)
-    parsed = read_labelled_series(frame.to_csv(header=False, index=False).encode(), "f.csv")
+    parsed = read_labelled(frame.to_csv(header=False, index=False).encode(), "f.csv")
     assert parsed.labels == names
-    np.testing.assert_array_equal(parsed.series[:, 0, :], table)
+    np.testing.assert_array_equal(parsed.series, table)
 
 
 @given(tables)
@@ -72,7 +89,7 @@ def assert_rows_or_a_user_error(data: bytes) -> None:
     """Whatever the bytes are, a reader returns one finite row for each line that is not blank, or explains itself."""
     lines = sum(not line.isspace() for line in re.split(rb"\r\n|\r|\n", data.removeprefix(b"\xef\xbb\xbf")) if line)
     readers: tuple[Callable[[], NDArray[np.float64]], ...] = (
-        lambda: read_labelled_series(data, "f").series,
+        lambda: read_labelled(data, "f").series,
         lambda: read_series(data, "f", 2),
     )
     for read in readers:
@@ -100,15 +117,15 @@ def test_any_text_that_looks_like_csv(text: str) -> None:
 
 @pytest.mark.parametrize("label", ["1.0", "01", " a", "a ", "NaN", "None", "é", "1e3", "-"])
 def test_labels_are_text_exactly_as_written(label: str) -> None:
-    assert read_labelled_series(f"{label},1,2\n".encode(), "f").labels == [label]
+    assert read_labelled(f"{label},1,2\n".encode(), "f").labels == [label]
 
 
 def test_an_inch_is_no_quote() -> None:
-    assert read_labelled_series(b'5" pipe,1,2\n', "f").labels == ['5" pipe']
+    assert read_labelled(b'5" pipe,1,2\n', "f").labels == ['5" pipe']
 
 
 def test_a_quoted_label_may_hold_commas_and_quotes() -> None:
-    assert read_labelled_series(b'"sit, ""still""",1,2\n', "f").labels == ['sit, "still"']
+    assert read_labelled(b'"sit, ""still""",1,2\n', "f").labels == ['sit, "still"']
 
 
 @pytest.mark.parametrize(
@@ -126,7 +143,8 @@ def test_a_quoted_label_may_hold_commas_and_quotes() -> None:
         (b"a\nb\n", "f.csv, row 1 has a label and no values."),
         (b"a;1;2\n", "f.csv, row 1 has a label and no values; its cells seem to be separated by semicolons"),
         (b"a\t1\t2\n", "separated by tabs"),
-        (b"label,x1,x2\na,1,2\n", "f.csv, row 1 looks like a header ('x1,x2')"),
+        (b"label,x1,x2\na,1,2\n", "f.csv, row 1, column 1 names 'label'; the columns of a header must start with y"),
+        (b"label,t1,t2\na,1,2\n", "f.csv, row 1 looks like a header ('t1,t2')"),
         (b"a,1,2\n\xff\xfe,1,2\n", "f.csv, row 2 is not UTF-8 text"),
         (b"\x1f\x8b\x08\x00", "f.csv, row 1 is not UTF-8 text (a compressed or binary file?)."),
         (b'a,1,2\n"b,1,2\n', "f.csv, row 2 has quotes that do not match."),
@@ -138,7 +156,7 @@ def test_a_quoted_label_may_hold_commas_and_quotes() -> None:
 )
 def test_messages_name_file_row_column_and_fix(data: bytes, message: str) -> None:
     with pytest.raises(UserError) as caught:
-        read_labelled_series(data, "f.csv")
+        read_labelled(data, "f.csv")
     assert message in str(caught.value)
 
 
@@ -163,3 +181,383 @@ def test_messages_about_requests(data: bytes, message: str) -> None:
 @pytest.mark.parametrize("data", [b"", b"\n", b" \r\n\n", b"\xef\xbb\xbf"])
 def test_nothing_but_white_space_is_no_series(data: bytes) -> None:
     assert read_series(data, "request", 3).shape == (0, 1, 3)
+
+
+INTERPOLATE = Preprocessing(missing_values="interpolate")
+PAD = Preprocessing(length_policy="pad")
+RESAMPLE = Preprocessing(length_policy="resample")
+BOTH = Preprocessing(missing_values="interpolate", length_policy="pad")
+NAN = np.nan
+
+
+class TestHeader:
+    """Files whose first row names target columns `y…` and value columns `x…`."""
+
+    def test_targets_and_values_are_told_apart_by_their_names(self) -> None:
+        reader = SeriesReader(io.BytesIO(b"y1,y2,x1,x2\n0,1,2,3\n1,1,4,5\n"), "f")
+        (block,) = reader
+        assert reader.columns == Columns(("y1", "y2"), ("x1", "x2"))
+        assert (list(block.rows), block.labels) == ([2, 3], [])
+        np.testing.assert_array_equal(block.targets, [[0, 1], [1, 1]])
+        np.testing.assert_array_equal(block.series, [[2, 3], [4, 5]])
+
+    @pytest.mark.parametrize(
+        "data",
+        [
+            b"x1,y1,x2,x3,y2\n1,0,2,3,1\n",
+            b"\xef\xbb\xbfx1,y1,x2,x3,y2\r\n1,0,2,3,1\r\n",
+            b'\n \n"x1","y1","x2","x3","y2"\n1,"0",2,3,1',
+            b" x1 ,y1, x2,x3,y2\n1.0,0.0,2e0,3,1\n",
+        ],
+    )
+    def test_columns_may_come_in_any_order_and_dialect(self, data: bytes) -> None:
+        block = read_labelled(data)
+        np.testing.assert_array_equal(block.targets, [[0, 1]])
+        np.testing.assert_array_equal(block.series, [[1, 2, 3]])
+
+    def test_further_files_are_put_in_the_order_of_the_first(self) -> None:
+        columns = Columns(("y1", "y2"), ("x1", "x2"))
+        block = read_labelled(b"x2,y2,x1,y1\n4,1,3,0\n", columns=columns)
+        np.testing.assert_array_equal(block.targets, [[0, 1]])
+        np.testing.assert_array_equal(block.series, [[3, 4]])
+
+    def test_a_header_that_comes_again_is_skipped(self) -> None:
+        block = read_labelled(b"y,x1,x2\n0,1,2\ny,x1,x2\r\n1,3,4\n")
+        assert block.rows == [2, 4]
+        np.testing.assert_array_equal(block.targets, [[0], [1]])
+
+    def test_a_header_that_comes_again_at_the_start_of_a_block_is_skipped(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(codec, "BLOCK_BYTES", 16)
+        block = read_labelled(b"y,x1,x2\n0,1,2\n" * 5)
+        assert block.rows == [2, 4, 6, 8, 10]
+
+    def test_a_header_alone_is_no_row(self) -> None:
+        reader = SeriesReader(io.BytesIO(b"y,x1,x2\n\n"), "f")
+        assert list(reader) == []
+        assert reader.columns == Columns(("y",), ("x1", "x2"))
+
+    @pytest.mark.parametrize(
+        ("data", "message"),
+        [
+            (b"y1,x1,x2\n0,1,2\n2,1,2\n", "f, row 3, column 1 is 2; targets must be 0 or 1."),
+            (b"x1,y1,x2\n0,1,2\n2,0.5,2\n", "f, row 3, column 2 is 0.5; targets must be 0 or 1."),
+            (b"x1,y1,x2\n0,a,2\n", "f, row 2, column 2 is 'a'; every value must be a finite number."),
+            (b"y1,x1,x2\n0,1\n", "f, row 2 has 2 cells, but the header names 3 columns."),
+            (b"y1,x1,x2\n0,1,2,3\n", "f, row 2 has 4 cells, but the header names 3 columns."),
+            (b"y1,x1,x2\n0,1,\n", "f, row 2, column 3 is empty; every value must be a number."),
+            (b"y1,x1,x1\n0,1,2\n", "f, row 1, column 3 names 'x1' twice."),
+            (b"y1,x1,x2,y1\n0,1,2,0\n", "f, row 1, column 4 names 'y1' twice."),
+            (b"x1,x2\n1,2\n", "f, row 1 is a header without columns of targets, whose names start with y."),
+            (b"y1,y2\n1,0\n", "f, row 1 is a header without columns of values, whose names start with x."),
+            (b"y1,x1,x2,id\n1,0,2,3\n", "f, row 1, column 4 names 'id'; the columns of a header must st"),
+            (b"y1,x1,x2\n0,1,2\ny1,x1,x3\n", "f, row 3, column 1 is 'y1'; every value must be a finite number."),
+            (b"0,1,2\ny1,x1,x2\n0,1,2\n", "f, row 2, column 2 is 'x1'; every value must be a finite number."),
+        ],
+    )
+    def test_messages_name_row_column_and_fix(self, data: bytes, message: str) -> None:
+        with pytest.raises(UserError) as caught:
+            read_labelled(data)
+        assert message in str(caught.value)
+
+    @pytest.mark.parametrize("data", [b",y1,x1,x2\n0,1,2,3\n1,0,2,3\n", b"y1,x1,,x2\n0,1,0,3\n"])
+    def test_every_column_of_a_header_needs_a_name(self, data: bytes) -> None:
+        with pytest.raises(UserError, match="row 1"):
+            read_labelled(data)
+
+    @pytest.mark.parametrize(
+        ("data", "message"),
+        [
+            (b"0,1,2\n", "f, row 1 must be the header (y1,x1,x2,...), as in the data that the model is trained on."),
+            (b"y1,x1\n0,1\n", "f, row 1 lacks column 'x2'; its header must name y1, x1, x2."),
+            (b"y1,x1,x2,x3\n0,1,2,3\n", "f, row 1 has column 'x3'; its header must name y1, x1, x2."),
+            (b"x1,x2\n1,2\n", "f, row 1 is a header without columns of targets"),
+        ],
+    )
+    def test_further_files_must_have_the_same_columns(self, data: bytes, message: str) -> None:
+        with pytest.raises(UserError) as caught:
+            read_labelled(data, columns=Columns(("y1",), ("x1", "x2")))
+        assert message in str(caught.value)
+
+    def test_after_a_file_without_header_none_is_expected(self) -> None:
+        with pytest.raises(UserError, match=r"f, row 1 looks like a header \('x1,x2'\); files have no header here"):
+            read_labelled(b"y1,x1,x2\n0,1,2\n", columns=codec.HEADERLESS)
+
+    @pytest.mark.parametrize(
+        "data", [b"x1,x2\n1,2\n3,4\n", b"x2,x1\n2,1\n4,3", b'"x2", "x1"\n2,1\n4,3'.replace(b" ", b"")]
+    )
+    def test_requests_name_the_columns_of_the_series(self, data: bytes) -> None:
+        found = read_series(data, "request", 2, Columns(series=("x1", "x2")))
+        np.testing.assert_array_equal(found, [[[1, 2]], [[3, 4]]])
+
+    @pytest.mark.parametrize(
+        ("data", "message"),
+        [
+            (b"1,2\n", "request, row 1 must be the header (x1,x2,...), as in the data that the model is trained on."),
+            (b"x1\n1\n", "request, row 1 lacks column 'x2'; its header must name x1, x2."),
+            (b"y1,x1,x2\n0,1,2\n", "request, row 1 has column 'y1'; its header must name x1, x2."),
+            (b"a,b\n1,2\n", "request, row 1 looks like a header ('a,b'); the columns of a header must start with"),
+            (b"x1,x2\n1,2,3\n", "request, row 2 has 3 cells, but the header names 2 columns."),
+        ],
+    )
+    def test_messages_about_requests(self, data: bytes, message: str) -> None:
+        with pytest.raises(UserError) as caught:
+            read_series(data, "request", 2, Columns(series=("x1", "x2")))
+        assert message in str(caught.value)
+
+    @pytest.mark.parametrize("data", [b"", b"\n", b"x1,x2\n", b"\r\nx2,x1\r\n\r\n"])
+    def test_a_request_of_a_header_alone_has_no_series(self, data: bytes) -> None:
+        assert read_series(data, "request", 2, Columns(series=("x1", "x2"))).shape == (0, 1, 2)
+
+
+class TestMissingValues:
+    """Cells that are empty or NaN, and rows of different length, where the settings allow them."""
+
+    @pytest.mark.parametrize("cell", ["", " ", "nan", "NaN", "NA", "n/a", "N/A", "null", "NULL", "None", " nan "])
+    @pytest.mark.parametrize("rules", [INTERPOLATE, BOTH])
+    def test_spellings(self, cell: str, rules: Preprocessing) -> None:
+        block = read_labelled(f"a,{cell},1,{cell},2\n".encode(), preprocessing=rules)
+        np.testing.assert_array_equal(block.series, [[NAN, 1, NAN, 2]])
+
+    @pytest.mark.parametrize("rules", [STRICT, INTERPOLATE, PAD, RESAMPLE, BOTH])
+    @pytest.mark.parametrize("cell", ["-", "missing", "inf", "nan0", "1 2", "?"])
+    def test_other_words_are_no_values(self, cell: str, rules: Preprocessing) -> None:
+        with pytest.raises(UserError, match=r"f, row 2, column 3 is '.*'; every value must be a finite number"):
+            read_labelled(f"a,1,2\nb,1,{cell}\n".encode(), preprocessing=rules)
+
+    @pytest.mark.parametrize("rules", [PAD, RESAMPLE])
+    def test_shorter_rows_end_with_nan(self, rules: Preprocessing) -> None:
+        block = read_labelled(b"a,1,2,3\nb,4\nc,5,6,\n", preprocessing=rules)
+        np.testing.assert_array_equal(block.series, [[1, 2, 3], [4, NAN, NAN], [5, 6, NAN]])
+
+    @pytest.mark.parametrize(
+        ("rules", "data", "message"),
+        [
+            (INTERPOLATE, b"a,1,2\nb,1\n", "f, row 2 has 1 value, but row 1 has 2 values; all series must be of one"),
+            (INTERPOLATE, b"a,1,2\nb,,nan\n", "f, row 2 has no values, only missing ones."),
+            (PAD, b"a,1,2\nb,,\n", "f, row 2 has no values, only missing ones."),
+            (PAD, b"a,1,2,3\nb,1,,2\n", "f, row 2, column 3 is missing, with values after it; missing-values=interp"),
+            (RESAMPLE, b"a,,2,3\n", "f, row 1, column 2 is missing, with values after it"),
+            (PAD, b"y,x1,x2,x3\n0,1,,2\n", "f, row 2, column 3 is missing, with values after it"),
+            (INTERPOLATE, b"y,x1,x2\n,1,2\n", "f, row 2, column 1 is missing; targets must be 0 or 1."),
+            (BOTH, b"a,1,2\nb,1,1e999\n", "f, row 2, column 3 is '1e999', which is too large for a number."),
+        ],
+    )
+    def test_messages(self, rules: Preprocessing, data: bytes, message: str) -> None:
+        with pytest.raises(UserError) as caught:
+            read_labelled(data, preprocessing=rules)
+        assert message in str(caught.value)
+
+    @pytest.mark.parametrize(
+        ("rules", "data", "expected"),
+        [
+            (INTERPOLATE, b"1,,3\n,2,\n", [[1, 2, 3], [2, 2, 2]]),
+            (PAD, b"1\n1,2\n1,2,3\n", [[1, 1, 1], [1, 2, 2], [1, 2, 3]]),
+            (BOTH, b"1,nan,3\n,1\n", [[1, 2, 3], [1, 1, 1]]),
+            (RESAMPLE, b"1,5\n1,2,3,4,5\n7\n", [[1, 3, 5], [1, 3, 5], [7, 7, 7]]),
+        ],
+    )
+    def test_requests_are_completed(self, rules: Preprocessing, data: bytes, expected: list[list[float]]) -> None:
+        found = read_series(data, "request", 3, preprocessing=rules)
+        np.testing.assert_array_equal(found[:, 0], expected)
+
+    def test_requests_that_are_too_long_to_pad_are_refused(self) -> None:
+        with pytest.raises(UserError, match="row 2 has 4 values, but the model takes series of up to 3 values"):
+            read_series(b"1,2\n1,2,3,4\n", "request", 3, preprocessing=PAD)
+
+    def test_a_single_missing_value_is_no_blank_line(self) -> None:
+        with pytest.raises(UserError, match="request, row 2 has no values, only missing ones"):
+            read_series(b"1\nnan\n", "request", 1, preprocessing=INTERPOLATE)
+
+
+def outcome(data: bytes, careful: bool, reader: dict[str, Any], block_bytes: int) -> tuple[str, Block | None]:
+    """What a reader says, by the careful parser alone or as it is."""
+    parse = (lambda *_: None) if careful else codec.parse_plain
+    with patch.object(codec, "parse_plain", parse), patch.object(codec, "BLOCK_BYTES", block_bytes):
+        try:
+            blocks = list(SeriesReader(io.BytesIO(data), "f", **reader))
+        except UserError as error:
+            return str(error), None
+    if not blocks:
+        return "", None
+    width = max(block.series.shape[1] for block in blocks)
+    return "", Block(
+        [row for block in blocks for row in block.rows],
+        [label for block in blocks for label in block.labels],
+        np.concatenate([block.targets for block in blocks]),
+        np.concatenate(
+            [np.pad(b.series, ((0, 0), (0, width - b.series.shape[1])), constant_values=NAN) for b in blocks]
+        ),
+    )
+
+
+def assert_both_parsers_agree(data: bytes, reader: dict[str, Any], block_bytes: int = codec.BLOCK_BYTES) -> None:
+    (error, fast), (expected_error, careful) = (outcome(data, way, reader, block_bytes) for way in (False, True))
+    assert error == expected_error
+    assert (fast is None) == (careful is None)
+    if fast and careful:
+        assert (fast.rows, fast.labels) == (careful.rows, careful.labels)
+        np.testing.assert_array_equal(fast.targets, careful.targets)
+        np.testing.assert_array_equal(fast.series, careful.series)
+
+
+numbers = st.sampled_from(["0", "1", "2.5", "-3", "4e-3", ".5", "6.", "+1", "01", " 7 ", "1e400", "1e-400", "-0"])
+odd_cells = st.sampled_from(
+    ["", "nan", "x", '"1"', "1;2", "\t", "\u00a0", "\x1f", "é", "1 2", "[1]", "[]", "{}", "true", "null", "1_0", "0x1"]
+)
+odd_lines = st.one_of(
+    st.sampled_from(["", " ", "y1,x1,x2", "x1,x2", '"a",1,2', "[a,1,2", "0,1,2", "1,2", "a,1,2,3", "1"]),
+    st.lists(st.one_of(numbers, odd_cells), min_size=1, max_size=4).map(",".join),
+)
+KINDS: list[tuple[str, str, dict[str, Any]]] = [
+    ("", "a,", {}),
+    ("", "é,", {"length": 2}),
+    ("", "[,", {"columns": codec.HEADERLESS}),
+    ("y1,x1,x2", "1,", {}),
+    ("x1,y1,x2", "0,1,", {"columns": Columns(("y1",), ("x1", "x2"))}),
+    ("", "", {"labelled": False, "columns": codec.HEADERLESS, "length": 2}),
+    ("x2,x1", "", {"labelled": False, "columns": Columns((), ("x1", "x2")), "length": 2}),
+]
+
+
+@st.composite
+def texts_and_readers(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
+    """A table that makes sense or nearly so, for what is rare in random text are whole tables; and how it is read."""
+    header, start, settings = draw(st.sampled_from(KINDS))
+    width = header.count(",") + 1 - start.count(",") if header else 2
+    plain = numbers.filter(lambda cell: cell != "1e400")
+    rows = draw(st.lists(st.lists(plain, min_size=width, max_size=width), max_size=6))
+    lines = [header] * bool(header) + [start + ",".join(row) for row in rows]
+    for odd in draw(st.lists(odd_lines, max_size=1)):
+        lines.insert(draw(st.integers(0, len(lines))), odd)
+    rules = draw(st.sampled_from([STRICT, INTERPOLATE, PAD, RESAMPLE, BOTH]))
+    return draw(st.sampled_from(["\n", "\r\n", "\r"])).join([*lines, ""]), {"preprocessing": rules, **settings}
+
+
+@settings(max_examples=300)
+@given(texts_and_readers(), st.sampled_from([8, 16, codec.BLOCK_BYTES]))
+def test_the_fast_parser_and_the_careful_one_agree(case: tuple[str, dict[str, Any]], block_bytes: int) -> None:
+    text, reader = case
+    assert_both_parsers_agree(text.encode(), reader, block_bytes)
+
+
+rules_and_kinds = st.builds(
+    lambda rules, kind: {"preprocessing": rules, **kind[2]},
+    st.sampled_from([STRICT, INTERPOLATE, PAD, RESAMPLE, BOTH]),
+    st.sampled_from(KINDS),
+)
+
+
+@given(st.text(st.sampled_from(list('019.-+eE,;"\n\r \txyanif')), max_size=60), rules_and_kinds)
+def test_both_parsers_agree_on_any_text_that_looks_like_csv(text: str, reader: dict[str, Any]) -> None:
+    assert_both_parsers_agree(text.encode(), reader)
+
+
+@given(st.binary(max_size=100), rules_and_kinds)
+def test_both_parsers_agree_on_any_bytes(data: bytes, reader: dict[str, Any]) -> None:
+    assert_both_parsers_agree(data, reader)
+
+
+@pytest.mark.parametrize("label", ["\u00a0", "\u3000", "\x1f", "\v", " ", ""])
+def test_a_label_of_white_space_is_none_for_either_parser(label: str) -> None:
+    data = f"a,1,2\n{label},1,2\n".encode()
+    assert_both_parsers_agree(data, {})
+    with pytest.raises(UserError, match="f, row 2, column 1 has no label: its first column is empty"):
+        read_labelled(data)
+
+
+@given(tables, st.data())
+def test_plain_tables_take_the_fast_way_and_are_exact(table: NDArray[np.float64], data: st.DataObject) -> None:
+    names = data.draw(st.lists(st.sampled_from(["a", "é", "1.0", " b"]), min_size=len(table), max_size=len(table)))
+    text = "".join(f"{name},{','.join(map(repr, row))}\n" for name, row in zip(names, table.tolist(), strict=True))
+    with patch.object(SeriesReader, "_parse_lines", side_effect=AssertionError):
+        found = read_labelled(text.encode())
+    assert found.labels == names
+    np.testing.assert_array_equal(found.series, table)
+
+
+@pytest.mark.parametrize("header", ["", "y1,x1,x2\n"])
+@pytest.mark.parametrize("odd", ["", '1,"2",3\n', "\n\n"])
+def test_texts_larger_than_a_block_give_the_same_rows(monkeypatch: pytest.MonkeyPatch, header: str, odd: str) -> None:
+    monkeypatch.setattr(codec, "BLOCK_BYTES", 64 * 1024)
+    rows = [f"{k % 2},{k}.5,{k}" for k in range(20_000)]
+    text = header + "".join(f"{row}\n{odd if k == 10_000 else ''}" for k, row in enumerate(rows))
+    assert len(text) > 3 * codec.BLOCK_BYTES
+    assert_both_parsers_agree(text.encode(), {}, codec.BLOCK_BYTES)
+    blocks = list(SeriesReader(io.BytesIO(text.encode()), "f"))
+    assert len(blocks) > 3
+    numbers = [row for block in blocks for row in block.rows]
+    lines_of_text = text.split("\n")
+    assert numbers == [number for number, line in enumerate(lines_of_text, 1) if line and line != header.strip()]
+    found = np.concatenate([block.series for block in blocks])
+    np.testing.assert_array_equal(found[[0, -1]], [[0.5, 0], [19_999.5, 19_999]])
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("block_bytes", [1, 2, 3, 5, 7, 64])
+def test_blocks_may_end_anywhere(monkeypatch: pytest.MonkeyPatch, end: str, block_bytes: int) -> None:
+    monkeypatch.setattr(codec, "BLOCK_BYTES", block_bytes)
+    text = end.join(["é,1,2", '"b, c",3,4', "", "d,5,6"])
+    block = read_labelled(text.encode())
+    assert (block.rows, block.labels) == ([1, 2, 4], ["é", "b, c", "d"])
+    np.testing.assert_array_equal(block.series, [[1, 2], [3, 4], [5, 6]])
+
+
+def test_a_byte_order_mark_is_skipped_in_a_line_longer_than_a_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(codec, "BLOCK_BYTES", 4)
+    assert read_labelled(b"\xef\xbb\xbfabcdef,1,2\n").labels == ["abcdef"]
+
+
+def test_a_line_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(codec, "BLOCK_BYTES", 1024)
+    monkeypatch.setattr(codec, "LONGEST_LINE", 1024 * 1024)
+    with pytest.raises(UserError, match="f, row 2 is longer than 1 MiB; is it CSV text"):
+        read_labelled(b"a,1,2\n" + b"0" * (1024 * 1024 + 2048))
+
+
+def test_all_blocks_must_have_one_width() -> None:
+    with pytest.raises(UserError, match="f, row 40001 has 3 values, but row 1 has 2 values"):
+        read_labelled(b"a,1,2\n" * 40000 + b"b,1,2,3\n")
+
+
+def test_targets_are_written_with_their_probabilities_under_a_header() -> None:
+    targets = np.array([[True, False], [False, False]])
+    probabilities = np.array([[0.75, 0.125], [1e-9, 1 / 3]], dtype=np.float32)
+    text = write_targets(["y1", "y_warm"], targets, probabilities)
+    assert text == "y1,y_warm,p1,p_warm\n1,0,0.75,0.125\n0,0,1e-09,0.3333333\n"
+
+
+def test_target_names_that_need_quotes_are_quoted() -> None:
+    text = write_targets(['y,"1"'], np.array([[True]]), np.ones((1, 1), np.float32))
+    assert next(csv.reader(io.StringIO(text, newline=""))) == ['y,"1"', 'p,"1"']
+
+
+@pytest.mark.parametrize("separator", [";", "\t", " "])
+def test_wrong_separators_are_named_however_long_the_row(separator: str) -> None:
+    row = separator.join(["a", *["1.5"] * 50_000])
+    with pytest.raises(UserError, match=r"f, row 1 has a label and no values; its cells seem to be separated by"):
+        read_labelled(row.encode())
+
+
+@pytest.mark.parametrize(
+    ("data", "rules"),
+    [
+        (b"1" * 200_000 + b"x,2\n", STRICT),
+        (b"1," + b" " * 200_000 + b"x\n", STRICT),
+        (b"1," + b" " * 200_000 + b"x\n", INTERPOLATE),
+        (b"1," + b" " * 200_000 + b"2\n1,\n", INTERPOLATE),
+    ],
+)
+def test_a_hostile_cell_does_not_hold_up_the_server(data: bytes, rules: Preprocessing) -> None:
+    def give_up(*_: object) -> None:
+        raise AssertionError("a single cell takes seconds")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(5)  # without backtracking it takes no time at all
+    try:
+        with contextlib.suppress(UserError):
+            read_series(data, "request", 2, preprocessing=rules)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)

@@ -1,34 +1,110 @@
+import dataclasses
+import gzip
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from numpy.typing import NDArray
 
+from container import codec
+from container.artifact import Metadata, Scaling
+from container.channels import Source
+from container.codec import HEADERLESS, Columns
 from container.errors import UserError
-from training.data import load_datasets, measure_scaling, sort_classes
+from container.hyperparameters import parse_hyperparameters
+from container.preprocess import Preprocessing
+from tests.unit.groups import run_together
+from training import data as data_module
+from training import reading, store
+from training.data import Data, Dataset, Moments, hold_out, load, sort_classes
+from training.distributed import Group
+from training.model import Scaler
+
+ONE_HOT = "y1,y2,y3,x1,x2\n0,0,1,1,2\n1,0,0,3,4\n0,1,0,5,6\n1,0,0,7,8\n"
+SEVERAL = ONE_HOT + "1,1,0,9,9\n0,0,0,9,9\n"
 
 
-def write(path: Path, text: str) -> Path:
-    path.write_text(text)
-    return path
+def channel(folder: Path, *texts: str | bytes, name: str = "training", sharded: bool = False) -> Source:
+    """A channel of files 1.csv, 2.csv, ..."""
+    paths = []
+    for number, text in enumerate(texts, 1):
+        path = folder / name / f"{number}.csv"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(text.encode() if isinstance(text, str) else text)
+        paths.append(path)
+    return Source(name, folder / name, tuple(paths), sharded=sharded)
+
+
+def read(
+    folder: Path,
+    *training: str | bytes,
+    validation: str | None = None,
+    group: Group | None = None,
+    earlier: Metadata | None = None,
+    **settings: Any,
+) -> Data:
+    """Load the files of a job; hyperparameters are written with underscores for dashes."""
+    channels = {"training": channel(folder, *training)}
+    if validation is not None:
+        channels["validation"] = channel(folder, validation, name="validation")
+    return load_channels(channels, group, earlier, **settings)
+
+
+def load_channels(
+    channels: dict[str, Source], group: Group | None = None, earlier: Metadata | None = None, **settings: Any
+) -> Data:
+    names = {name.replace("_", "-"): value for name, value in settings.items()}
+    return load(channels, parse_hyperparameters(names), group or Group(), earlier)
+
+
+def values(dataset: Dataset | None) -> list[list[float]]:
+    """The series of a set, in its order."""
+    assert dataset is not None
+    found: list[list[float]] = dataset.batch(torch.arange(len(dataset)))[0][:, 0].tolist()
+    return found
+
+
+def labels(dataset: Dataset | None) -> list[Any]:
+    assert dataset is not None
+    found: list[Any] = dataset.batch(torch.arange(len(dataset)))[1].tolist()
+    return found
+
+
+def earlier_model(length: int, method: str = "dataset", classes: tuple[str, ...] = ("a", "b")) -> Metadata:
+    return Metadata(
+        classes=list(classes),
+        length=length,
+        scaling=Scaling.model_validate({"method": method, "mean": 100.0, "std": 50.0}),
+        hyperparameters={},
+        metrics={},
+        versions={},
+    )
+
+
+def random_rows(count: int, length: int = 4, classes: str = "abc", seed: int = 0) -> str:
+    series = np.random.default_rng(seed).normal(size=(count, length)).tolist()
+    return "".join(f"{classes[k % len(classes)]},{','.join(map(repr, row))}\n" for k, row in enumerate(series))
 
 
 def test_rows_of_all_files_in_order(tmp_path: Path) -> None:
-    first, second = write(tmp_path / "1", "b,1,2\na,3,4"), write(tmp_path / "2", "a,5,6\n")
-    training, validation, classes = load_datasets({"training": [first, second]})
-    assert classes == ["a", "b"]
-    assert training.labels.tolist() == [1, 0, 0]
-    np.testing.assert_array_equal(training.series, [[[1, 2]], [[3, 4]], [[5, 6]]])
-    assert validation is None
+    data = read(tmp_path, "b,1,2\na,3,4", "a,5,6\n", scaling="none")
+    assert data.problem.classes == ["a", "b"]
+    assert labels(data.training) == [1, 0, 0]
+    assert data.training.series.tolist() == [[[1, 2]], [[3, 4]], [[5, 6]]]
+    assert (data.problem.class_counts.tolist(), data.problem.count) == ([2, 1], 3)
+    assert data.validation is None
 
 
 def test_validation_uses_the_classes_of_the_training_data(tmp_path: Path) -> None:
-    channels = {
-        "training": [write(tmp_path / "1", "x,1,2\ny,3,4\n")],
-        "validation": [write(tmp_path / "2", "y,3,4\n")],
-    }
-    _, validation, _ = load_datasets(channels)
-    assert validation is not None
-    assert validation.labels.tolist() == [1]
+    data = read(tmp_path, "x,1,2\ny,3,4\n", validation="y,3,4\n")
+    assert labels(data.validation) == [1]
 
 
 def test_classes_are_ordered_as_numbers_where_they_are_numbers() -> None:
@@ -45,7 +121,7 @@ def test_classes_are_ordered_as_numbers_where_they_are_numbers() -> None:
         (
             "a,1,2\nb,3,4\n",
             "c,1,2\nb,1,2\n",
-            r"valid\.csv, row 1, column 1: the training data has no label 'c'; it has 'a', 'b'\.",
+            r"1\.csv, row 1, column 1: the training data has no label 'c'; it has 'a', 'b'\.",
         ),
         (
             "1,1,2\n2,3,4\n",
@@ -55,44 +131,647 @@ def test_classes_are_ordered_as_numbers_where_they_are_numbers() -> None:
         (
             "a,1,2\nb,3,4\n",
             "a,1,2,3\n",
-            r"valid\.csv has series of 3 values, but the training data has series of 2; all must be",
+            r"validation.1\.csv has series of 3 values, but the training data has series of 2; all must be",
         ),
-        (" \n", None, "Channel training has no data"),
+        (" \n", None, "Channel training has no data: its files hold blank lines only"),
+        ("y,x1,x2\n", None, "Channel training has no data"),
+        ("a,1,2\nb,3,4\n", "\n", "Channel validation has no data: its files hold blank lines only"),
         ("a,1\nb,2\n", None, "The training series have one value each; at least two are needed"),
+        (ONE_HOT, "y1,y2,y3,x1\n1,0,0,1\n", r"row 1 lacks column 'x2'; its header must name y1, y2, y3, \.\.\. x2"),
+        (ONE_HOT, "1,0,0,1,2\n", r"row 1 must be the header \(y1,y2,y3,\.\.\.\)"),
+        (ONE_HOT, ONE_HOT + "1,1,0,1,2\n", r"validation.1\.csv, row 6: exactly one of the columns 'y1', 'y2', 'y3' m"),
+        ("a,1,2\nb,3,4\n", "y1,x1,x2\n1,0,0\n", r"row 1 looks like a header \('x1,x2'\); files have no header here"),
     ],
 )
 def test_what_is_refused(tmp_path: Path, training: str, validation: str | None, message: str) -> None:
-    channels = {"training": [write(tmp_path / "train.csv", training)]}
-    if validation is not None:
-        channels["validation"] = [write(tmp_path / "valid.csv", validation)]
     with pytest.raises(UserError, match=message):
-        load_datasets(channels)
+        read(tmp_path, training, validation=validation)
 
 
 def test_a_first_column_that_does_not_look_like_labels_is_said(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    load_datasets({"training": [write(tmp_path / "1", "0.31,1,2\n0.32,3,4\n0.33,5,6\n")]})
+    read(tmp_path, "0.31,1,2\n0.32,3,4\n0.33,5,6\n")
     assert "WARNING: 3 series have 3 different labels; is the label in the first column?" in caplog.text
 
 
 def test_files_of_different_length_are_named(tmp_path: Path) -> None:
-    files = [write(tmp_path / "1.csv", "a,1,2\n"), write(tmp_path / "2.csv", "b,1,2,3\n")]
     with pytest.raises(UserError, match=r"2\.csv has series of 3 values, but .*1\.csv has series of 2; all must be"):
-        load_datasets({"training": files})
+        read(tmp_path, "a,1,2\n", "b,1,2,3\n")
 
 
-def test_dataset_scaling_survives_a_large_offset() -> None:
-    series = np.random.default_rng(0).normal(size=(100, 1, 50)) + 1e7
-    scaling = measure_scaling(series, "dataset")
-    assert scaling.mean == pytest.approx(1e7, abs=0.1)
-    assert scaling.std == pytest.approx(1, abs=0.05)
+def test_what_was_read_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    read(tmp_path, "a,1,2\nb,3,4,5\n", "b,5\n", length_policy="pad")
+    assert "training: 3 series of up to 3 values from 2 file(s)" in caplog.messages
 
 
-def test_constant_data_is_not_divided_by_nothing() -> None:
-    assert measure_scaling(np.full((3, 1, 7), 0.1), "dataset").std == 1.0
+class TestTasks:
+    """What there is to predict, from the data and the hyperparameter `task`."""
+
+    @pytest.mark.parametrize(
+        ("text", "wanted", "task", "independent"),
+        [
+            ("a,1,2\nb,3,4\n", "auto", "binary", False),
+            ("a,1,2\nb,3,4\n", "binary", "binary", False),
+            ("a,1,2\nb,3,4\n", "multiclass", "multiclass", False),
+            ("a,1,2\nb,3,4\nc,5,6\n", "auto", "multiclass", False),
+            ("y,x1,x2\n0,1,2\n1,3,4\n", "auto", "binary", True),
+            ("y,x1,x2\n0,1,2\n1,3,4\n", "binary", "binary", True),
+            ("y,x1,x2\n0,1,2\n1,3,4\n", "multilabel", "multilabel", True),
+            ("y1,y2,x1,x2\n0,1,1,2\n1,0,3,4\n", "auto", "binary", False),
+            ("y1,y2,x1,x2\n0,1,1,2\n1,0,3,4\n", "multiclass", "multiclass", False),
+            ("y1,y2,x1,x2\n0,1,1,2\n1,1,3,4\n1,0,3,4\n", "auto", "multilabel", True),
+            (ONE_HOT, "auto", "multiclass", False),
+            (ONE_HOT, "multiclass", "multiclass", False),
+            (ONE_HOT, "multilabel", "multilabel", True),
+            (SEVERAL, "auto", "multilabel", True),
+        ],
+    )
+    def test_the_task(self, tmp_path: Path, text: str, wanted: str, task: str, independent: bool) -> None:
+        data = read(tmp_path, text, task=wanted)
+        assert (data.problem.task, data.problem.independent) == (task, independent)
+        assert (data.training.labels.ndim > 1) is independent
+
+    @pytest.mark.parametrize(
+        ("text", "wanted", "message"),
+        [
+            ("a,1,2\nb,3,4\nc,5,6\n", "binary", "task=binary needs two classes, .* has 3: 'a', 'b', 'c'"),
+            ("a,1,2\nb,3,4\n", "multilabel", "task=multilabel needs a header: a column of 0 and 1 for each target"),
+            (ONE_HOT, "binary", "task=binary needs one or two target columns, but there are 3: 'y1', 'y2', 'y3'"),
+            (SEVERAL, "binary", "task=binary needs one or two target columns, but there are 3"),
+            (SEVERAL, "multiclass", r"1\.csv, row 6: exactly one of the columns .* as task=multiclass has one class"),
+            ("y1,y2,x1,x2\n0,1,1,2\n0,0,3,4\n", "binary", r"1\.csv, row 3: exactly one of the columns 'y1', 'y2' must"),
+            (
+                "y,x1,x2\n0,1,2\n1,3,4\n",
+                "multiclass",
+                "task=multiclass needs a target column for each class, but there",
+            ),
+            ("y,x1,x2\n1,1,2\n1,3,4\n", "auto", "No target changes in the training data: each of 'y' is always the"),
+            ("y1,y2,x1,x2\n1,0,1,2\n1,0,3,4\n", "auto", r"one class only \('y1', 2 rows\)"),
+            ("y1,y2,x1,x2\n1,1,1,2\n1,1,3,4\n", "auto", "No target changes in the training data: each of 'y1', 'y2'"),
+        ],
+    )
+    def test_data_that_does_not_fit_the_task(self, tmp_path: Path, text: str, wanted: str, message: str) -> None:
+        with pytest.raises(UserError, match=message):
+            read(tmp_path, text, task=wanted)
+
+    def test_one_class_a_row_is_a_number_each(self, tmp_path: Path) -> None:
+        data = read(tmp_path, ONE_HOT, scaling="none")
+        assert data.problem.classes == ["y1", "y2", "y3"]
+        assert data.problem.columns == Columns(("y1", "y2", "y3"), ("x1", "x2"))
+        assert data.training.labels.dtype == torch.int64
+        assert labels(data.training) == [2, 0, 1, 0]
+        assert data.problem.class_counts.tolist() == [2, 1, 1]
+
+    def test_several_classes_a_row_are_a_target_each(self, tmp_path: Path) -> None:
+        data = read(tmp_path, SEVERAL)
+        assert data.training.labels.dtype == torch.float32
+        assert labels(data.training)[-2:] == [[1, 1, 0], [0, 0, 0]]
+        assert data.problem.class_counts.tolist() == [3, 2, 1]
+
+    def test_classes_are_in_the_order_of_the_first_header(self, tmp_path: Path) -> None:
+        text = "x2,y10,y2,x1\n1,0,1,2\n3,1,0,4\n"
+        data = read(tmp_path, text, "y2,y10,x1,x2\n0,1,6,5\n", validation="x1,x2,y10,y2\n8,7,0,1\n", scaling="none")
+        assert data.problem.columns == Columns(("y10", "y2"), ("x2", "x1"))
+        assert data.problem.classes == ["y10", "y2"]
+        assert labels(data.training) == [1, 0, 0]
+        assert values(data.training) == [[1, 2], [3, 4], [5, 6]]
+        assert (labels(data.validation), values(data.validation)) == ([1], [[7, 8]])
+
+    def test_data_without_header_names_no_columns(self, tmp_path: Path) -> None:
+        assert read(tmp_path, "a,1,2\nb,3,4\n").problem.columns == HEADERLESS
+
+    @pytest.mark.parametrize(
+        "text", ["y1,y2,y3,x1,x2\n1,0,0,1,2\n0,1,0,1,2\n", "y1,y2,y3,x1,x2\n1,1,0,1,2\n0,1,0,1,2\n1,0,0,1,2\n"]
+    )
+    def test_a_target_that_never_changes_is_said(
+        self, tmp_path: Path, text: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        read(tmp_path, text)
+        assert "WARNING: 'y3' cannot be learned: always the same in the training data" in caplog.messages
+
+    def test_validation_data_of_several_classes_a_row(self, tmp_path: Path) -> None:
+        data = read(tmp_path, ONE_HOT, validation=SEVERAL, task="multilabel")
+        assert len(labels(data.validation)) == 6
 
 
-def test_data_that_is_too_large() -> None:
-    with pytest.raises(UserError, match="too large to be scaled"), np.errstate(over="ignore"):
-        measure_scaling(np.array([[[1e300, -1e300]]]), "dataset")
+class TestLengths:
+    """Missing values and series of different length."""
+
+    def test_missing_values_are_filled_before_anything_is_measured(self, tmp_path: Path) -> None:
+        data = read(tmp_path, "a,0,,2\nb,,4,\n", missing_values="interpolate")
+        raw = np.array([[0, 1, 2], [4, 4, 4]])
+        assert data.sample[:, 0].tolist() == raw.tolist()
+        assert data.problem.scaling.mean == pytest.approx(raw.mean())
+        assert data.problem.scaling.std == pytest.approx(raw.std())
+        np.testing.assert_allclose(values(data.training), (raw - raw.mean()) / raw.std(), atol=1e-6)
+        assert data.problem.preprocessing == Preprocessing(missing_values="interpolate")
+
+    @pytest.mark.parametrize("settings", [{}, {"length_policy": "pad"}, {"length_policy": "resample"}])
+    def test_missing_values_are_refused_unless_they_are_interpolated(
+        self, tmp_path: Path, settings: dict[str, Any]
+    ) -> None:
+        with pytest.raises(UserError, match=r"1\.csv, row 1, column 3 is (empty|missing)"):
+            read(tmp_path, "a,0,,2\nb,1,2,3\n", **settings)
+
+    @pytest.mark.parametrize(
+        ("policy", "expected"),
+        [
+            ("pad", [[1, 3, 3], [4, 4, 4], [1, 2, 3], [5, 6, 6]]),
+            ("resample", [[1, 2, 3], [4, 4, 4], [1, 2, 3], [5, 5.5, 6]]),
+        ],
+    )
+    def test_shorter_series_are_brought_to_the_length_of_the_longest(
+        self, tmp_path: Path, policy: str, expected: list[list[float]]
+    ) -> None:
+        data = read(tmp_path, "a,1,3\nb,4\n", "a,1,2,3\nb,5,6,\n", length_policy=policy, scaling="none")
+        assert data.problem.length == data.training.length == 3
+        assert values(data.training) == data.sample[:, 0].tolist() == expected
+
+    def test_all_is_worked_on_in_parts(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(data_module, "PASS_VALUES", 5)
+        data = read(tmp_path, "a,1,3\nb,4\n" * 5 + "a,1,2,3\n", length_policy="pad", scaling="none")
+        assert values(data.training) == [[1, 3, 3], [4, 4, 4]] * 5 + [[1, 2, 3]]
+
+    @pytest.mark.parametrize(
+        ("policy", "validation", "expected"),
+        [
+            ("pad", "a,1\n", [[1, 1, 1]]),
+            ("resample", "a,1,2,3,4,5\n", [[1, 3, 5]]),
+            ("resample", "a,1,3\n", [[1, 2, 3]]),
+        ],
+    )
+    def test_validation_series_are_brought_to_the_length_of_the_training_data(
+        self, tmp_path: Path, policy: str, validation: str, expected: list[list[float]]
+    ) -> None:
+        training = "a,1,2,3\nb,3,2\n"
+        data = read(tmp_path, training, validation=validation, length_policy=policy, scaling="none")
+        assert values(data.validation) == expected
+
+    def test_validation_series_that_are_too_long_to_pad_are_refused(self, tmp_path: Path) -> None:
+        with pytest.raises(UserError, match=r"row 1 has 3 values, but the model takes series of up to 2 values"):
+            read(tmp_path, "a,1,2\nb,3\n", validation="a,1,2,3\n", length_policy="pad")
+
+    def test_under_a_header_short_series_end_with_empty_cells(self, tmp_path: Path) -> None:
+        data = read(tmp_path, "y,x1,x2,x3\n0,1,2,\n1,3,,\n", length_policy="pad", scaling="none")
+        assert values(data.training) == [[1, 2, 2], [3, 3, 3]]
+
+    def test_a_request_like_the_training_rows_fits_the_model(self, tmp_path: Path) -> None:
+        data = read(tmp_path, "y,x1,x2,x3\n0,1,2,\n1,3,,\n", length_policy="pad", scaling="none")
+        problem = data.problem
+        columns = Columns(series=problem.columns.series)
+        found = codec.read_series(b"x1,x2,x3\n1,2,\n3,,\n", "f", problem.length, columns, problem.preprocessing)
+        np.testing.assert_array_equal(found, data.sample)
+
+    @pytest.mark.parametrize(
+        ("policy", "earlier_length", "length"),
+        [("pad", 5, 5), ("pad", 2, 3), ("resample", 5, 5), ("resample", 2, 2), ("error", 5, 3)],
+    )
+    def test_the_length_of_an_earlier_model_is_kept_where_it_can_be(
+        self, tmp_path: Path, policy: str, earlier_length: int, length: int
+    ) -> None:
+        rows = "a,1,2,3\nb,4,5,6\n"
+        data = read(tmp_path, rows, earlier=earlier_model(earlier_length), length_policy=policy)
+        assert data.problem.length == data.training.length == length
+
+
+class TestScaling:
+    """The training data's mean and standard deviation."""
+
+    def test_it_survives_a_large_offset(self, tmp_path: Path) -> None:
+        raw = np.random.default_rng(0).normal(size=(100, 50)) + 1e7
+        data = read(tmp_path, "".join(f"{k % 2},{','.join(map(repr, row))}\n" for k, row in enumerate(raw.tolist())))
+        assert data.problem.scaling.mean == pytest.approx(raw.mean(), rel=1e-15)
+        assert data.problem.scaling.std == pytest.approx(raw.std(), rel=1e-9)
+        np.testing.assert_allclose(values(data.training), (raw - raw.mean()) / raw.std(), atol=1e-6)
+
+    def test_constant_data_is_not_divided_by_nothing(self, tmp_path: Path) -> None:
+        data = read(tmp_path, "a,0.1,0.1,0.1\n" * 3 + "b,0.1,0.1,0.1\n")
+        assert data.problem.scaling.std == 1.0
+        assert values(data.training) == [[0, 0, 0]] * 4
+
+    def test_data_that_is_too_large(self, tmp_path: Path) -> None:
+        with pytest.raises(UserError, match="too large to be scaled"):
+            read(tmp_path, "a,1e300,-1e300\nb,1,2\n")
+
+    def test_data_that_is_too_large_without_scaling(self, tmp_path: Path) -> None:
+        with pytest.raises(UserError, match="The training data has values too large for float32 after scaling"):
+            read(tmp_path, "a,1e39,1\nb,1,2\n", scaling="none")
+
+    def test_validation_data_that_is_too_large(self, tmp_path: Path) -> None:
+        with pytest.raises(UserError, match="The validation data has values too large for float32 after scaling"):
+            read(tmp_path, "a,1,1\nb,1,2\n", validation="a,1e300,1\n")
+
+    @pytest.mark.parametrize(("factor", "offset"), [(1.0, 0.0), (1e-3, 1e7), (1e-30, 0.0), (1e30, 0.0), (1e12, 1e15)])
+    @pytest.mark.parametrize("method", ["dataset", "series"])
+    def test_series_are_scaled_as_the_exported_graph_scales_them(
+        self, tmp_path: Path, method: str, factor: float, offset: float
+    ) -> None:
+        raw = np.random.default_rng(0).normal(size=(20, 6)) * factor + offset
+        rows = "".join(f"{k % 2},{','.join(map(repr, row))}\n" for k, row in enumerate(raw.tolist()))
+        data = read(tmp_path, rows, scaling=method)
+        expected = Scaler(data.problem.scaling)(torch.from_numpy(raw)[:, None])
+        torch.testing.assert_close(data.training.series, expected, atol=1e-6, rtol=1e-6)
+
+    @pytest.mark.parametrize("factor", [1e-42, 1e60])
+    def test_series_far_outside_of_float32_are_scaled_all_the_same(self, tmp_path: Path, factor: float) -> None:
+        raw = np.random.default_rng(0).normal(size=(20, 6)) * factor
+        data = read(tmp_path, "".join(f"{k % 2},{','.join(map(repr, row))}\n" for k, row in enumerate(raw.tolist())))
+        expected = Scaler(data.problem.scaling)(torch.from_numpy(raw)[:, None])
+        torch.testing.assert_close(data.training.series, expected, atol=1e-5, rtol=1e-5)
+
+    def test_an_earlier_model_keeps_its_way_of_scaling(self, tmp_path: Path) -> None:
+        data = read(tmp_path, "a,1,2\nb,3,4\n", earlier=earlier_model(2, "none"), scaling="dataset")
+        assert data.problem.scaling.method == "none"
+        assert values(data.training) == [[1, 2], [3, 4]]
+
+    @pytest.mark.parametrize(
+        ("earlier", "kept"),
+        [(earlier_model(2), True), (earlier_model(3), False), (earlier_model(2, classes=("a", "c")), False)],
+    )
+    def test_mean_and_deviation_of_an_earlier_model_are_kept_where_classes_and_length_are(
+        self, tmp_path: Path, earlier: Metadata, kept: bool
+    ) -> None:
+        data = read(tmp_path, "a,100,150\nb,50,0\n", earlier=earlier)
+        assert (data.problem.scaling == earlier.scaling) is kept
+        if kept:
+            np.testing.assert_allclose(values(data.training), [[0, 1], [-1, -2]], atol=1e-6)
+
+    def test_moments_in_parts_are_those_of_the_whole(self) -> None:
+        numbers = np.random.default_rng(0).normal(size=1000) * 3 + 1e6
+        parts = Moments()
+        for part in np.split(numbers, [0, 1, 10, 500]):
+            parts.add(part)
+        assert parts.scaling().mean == pytest.approx(numbers.mean(), rel=1e-14)
+        assert parts.scaling().std == pytest.approx(numbers.std(), rel=1e-9)
+
+
+def test_the_sample_is_of_raw_series_and_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data_module, "SAMPLE_ROWS", 3)
+    monkeypatch.setattr(codec, "BLOCK_BYTES", 16)
+    data = read(tmp_path, "a,1,2\nb,3,4\n" * 5)
+    assert data.sample.tolist() == [[[1, 2]], [[3, 4]], [[1, 2]]]
+
+
+@pytest.mark.parametrize(
+    "other", [["a,1,2\nb,3,5\n"], ["a,1,2\na,3,4\nb,3,4\n"], ["b,3,4\na,1,2\n"], ["b,1,2\na,3,4\n"]]
+)
+def test_the_fingerprint_changes_with_values_labels_and_order(tmp_path: Path, other: list[str]) -> None:
+    first, same, second = (
+        read(tmp_path, *texts).fingerprint for texts in (["a,1,2\nb,3,4\n"], ["a,1,2\n", "b,3,4"], other)
+    )
+    assert first == same != second
+
+
+def test_the_fingerprint_covers_the_validation_data(tmp_path: Path) -> None:
+    first, second = (read(tmp_path, "a,1,2\nb,3,4\n", validation=text).fingerprint for text in ("a,1,2\n", "b,1,2\n"))
+    assert first != second
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"scaling": "series"},
+        {"length_policy": "resample"},
+        {"length_policy": "pad", "missing_values": "interpolate"},
+        {"validation_fraction": "0.25"},
+    ],
+)
+def test_mapped_data_is_the_same_as_data_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    text = random_rows(50)
+    if "length_policy" in settings:
+        text += "a,1,2\nb,3\n"
+    monkeypatch.setattr(codec, "BLOCK_BYTES", 256)
+    validation = None if "validation_fraction" in settings else random_rows(9, seed=1)
+    plain = read(tmp_path, text, validation=validation, **settings)
+    assert "scratch file" not in caplog.text
+    monkeypatch.setattr(store, "MEMORY_LIMIT", 64)
+    mapped = read(tmp_path, text, validation=validation, **settings)
+    assert "training: 0.0 GB of float32 in a scratch file" in caplog.text
+    assert mapped.fingerprint == plain.fingerprint
+    assert mapped.problem.scaling == plain.problem.scaling
+    np.testing.assert_array_equal(mapped.sample, plain.sample)
+    for found, expected in ((mapped.training, plain.training), (mapped.validation, plain.validation)):
+        assert values(found) == values(expected)
+        assert labels(found) == labels(expected)
+    picked = torch.tensor([7, 0, 7])
+    assert torch.equal(mapped.training.batch(picked)[0], plain.training.batch(picked)[0])
+
+
+class TestCompressed:
+    """Files in gzip's format, whatever their name."""
+
+    TEXT = random_rows(3000)
+
+    def test_they_are_unpacked(self, tmp_path: Path) -> None:
+        data = read(tmp_path, gzip.compress(self.TEXT.encode()), self.TEXT)
+        assert data.problem.count == 6000
+        assert values(data.training)[:3000] == values(data.training)[3000:]
+
+    def test_a_file_may_be_of_several_parts(self, tmp_path: Path) -> None:
+        data = read(tmp_path, gzip.compress(b"a,1,2\nb,3,") + gzip.compress(b"4\n"), scaling="none")
+        assert values(data.training) == [[1, 2], [3, 4]]
+
+    @pytest.mark.parametrize("kept", [5, 11, 1000, -1])
+    def test_a_truncated_file_is_named(self, tmp_path: Path, kept: int) -> None:
+        with pytest.raises(UserError, match=r"training.1\.csv is not a whole gzip file: "):
+            read(tmp_path, gzip.compress(self.TEXT.encode())[:kept])
+
+    @pytest.mark.parametrize("place", [15, 2000, -6])
+    def test_a_damaged_file_is_named(self, tmp_path: Path, place: int) -> None:
+        content = bytearray(gzip.compress(self.TEXT.encode()))
+        content[place] ^= 0xFF
+        with pytest.raises(UserError, match=r"training.1\.csv"):
+            read(tmp_path, bytes(content))
+
+    def test_messages_name_the_row_of_the_text(self, tmp_path: Path) -> None:
+        with pytest.raises(UserError, match=r"1\.csv, row 2, column 2 is 'x'"):
+            read(tmp_path, gzip.compress(b"a,1\nb,x\n"))
+
+
+class TestPipe:
+    """A channel in Pipe mode."""
+
+    @staticmethod
+    def read(path: Path, *chunks: bytes, pause: float = 0.0) -> Data:
+        """What is read while another thread writes `chunks`."""
+
+        def write() -> None:
+            with path.open("wb", buffering=0) as pipe:
+                for chunk in chunks:
+                    pipe.write(chunk)
+                    time.sleep(pause)
+
+        writer = threading.Thread(target=write)
+        writer.start()
+        try:
+            return load_channels({"training": Source("training", path.parent, pipe=path)}, scaling="none")
+        finally:
+            writer.join()
+
+    @pytest.fixture
+    def pipe(self, tmp_path: Path) -> Path:
+        path = tmp_path / "training_0"
+        os.mkfifo(path)
+        return path
+
+    def test_it_is_read_to_its_end(self, pipe: Path, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level(logging.INFO)
+        data = self.read(pipe, b"a,1,2\nb,3", b",4\n", b"a,5,6", pause=0.02)
+        assert values(data.training) == [[1, 2], [3, 4], [5, 6]]
+        assert "training: 3 series of 2 values from a pipe" in caplog.messages
+
+    def test_files_one_behind_the_other_bring_their_headers(self, pipe: Path) -> None:
+        data = self.read(pipe, b"y,x1,x2\n0,1,2\ny,x1,x2\n1,3,4\n")
+        assert values(data.training) == [[1, 2], [3, 4]]
+
+    def test_it_may_be_compressed(self, pipe: Path) -> None:
+        assert values(self.read(pipe, gzip.compress(b"a,1,2\nb,3,4\n")).training) == [[1, 2], [3, 4]]
+
+    def test_it_may_come_byte_by_byte(self, pipe: Path) -> None:
+        content = gzip.compress(b"a,1,2\nb,3,4\n")
+        chunks = [content[k : k + 1] for k in range(len(content))]
+        assert values(self.read(pipe, *chunks, pause=0.005).training) == [[1, 2], [3, 4]]
+
+    def test_one_that_is_larger_than_the_system_buffers(self, pipe: Path) -> None:
+        assert self.read(pipe, random_rows(5000).encode()).problem.count == 5000
+
+    def test_one_without_content_is_refused(self, pipe: Path) -> None:
+        with pytest.raises(UserError, match=r"Channel training has no data: .*training_0"):
+            self.read(pipe)
+
+    def test_one_that_does_not_appear_is_named(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(reading, "PIPE_SECONDS", 0.1)
+        source = Source("training", tmp_path, pipe=tmp_path / "training_0")
+        with pytest.raises(UserError, match=r"The pipe .*training_0 did not appear within 0 seconds"):
+            load_channels({"training": source})
+
+    def test_one_that_nobody_writes_to_is_named(self, pipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(reading, "PIPE_SECONDS", 0.1)
+        with pytest.raises(UserError, match=r"Nobody wrote to the pipe .*training_0 within 0 seconds"):
+            load_channels({"training": Source("training", pipe.parent, pipe=pipe)})
+
+
+class TestHoldOut:
+    """Validation data drawn from the training data."""
+
+    @staticmethod
+    def make(classes: NDArray[np.generic]) -> Dataset:
+        rows = torch.arange(len(classes), dtype=torch.float32)
+        return Dataset(rows.view(-1, 1, 1).repeat(1, 1, 2), torch.from_numpy(classes))
+
+    def test_each_class_gives_its_share(self) -> None:
+        training, validation = hold_out(self.make(np.repeat([0, 1, 2], [60, 30, 10])), 0.2, 0, Group())
+        assert np.bincount(np.array(labels(validation), dtype=int)).tolist() == [12, 6, 2]
+        assert np.bincount(np.array(labels(training), dtype=int)).tolist() == [48, 24, 8]
+
+    def test_each_combination_of_targets_gives_its_share(self) -> None:
+        targets = np.repeat(np.array([[0, 0], [1, 0], [1, 1]], dtype=np.float32), [20, 10, 10], axis=0)
+        _, validation = hold_out(self.make(targets), 0.2, 0, Group())
+        assert sorted(map(str, labels(validation))) == ["[0.0, 0.0]"] * 4 + ["[1.0, 0.0]"] * 2 + ["[1.0, 1.0]"] * 2
+
+    def test_no_series_is_lost_or_in_both(self) -> None:
+        training, validation = hold_out(self.make(np.arange(50) % 3), 0.3, 0, Group())
+        rows = [row for dataset in (training, validation) for row, _ in values(dataset)]
+        assert len(validation) == 15
+        assert sorted(rows) == list(range(50))
+
+    def test_the_seed_decides(self) -> None:
+        first, same, other = (
+            values(hold_out(self.make(np.arange(50) % 3), 0.3, seed, Group())[1]) for seed in (1, 1, 2)
+        )
+        assert first == same != other
+
+    @pytest.mark.parametrize("fraction", [0.2, 0.5, 0.9])
+    @pytest.mark.parametrize("counts", [[9, 1], [2, 1, 1], [8, 1, 1], [2, 2, 1]])
+    def test_a_class_of_one_series_is_trained_on(self, counts: list[int], fraction: float) -> None:
+        classes = np.repeat(np.arange(len(counts)), counts)
+        training, validation = hold_out(self.make(classes), fraction, 0, Group())
+        single = {k for k, count in enumerate(counts) if count == 1}
+        assert not single & set(labels(validation))
+        assert len(validation) > 0
+        assert len(training) + len(validation) == len(classes)
+
+    def test_fewer_series_than_classes_are_drawn_from_all(self, caplog: pytest.LogCaptureFixture) -> None:
+        _, validation = hold_out(self.make(np.repeat(np.arange(10), 4)), 0.1, 0, Group())
+        assert len(validation) == 4
+        assert "WARNING: 4 series cannot hold some of each of 10 classes; drawn from all" in caplog.messages
+
+    @pytest.mark.parametrize(("classes", "fraction"), [([0, 0, 1, 1], 0.1), ([0, 1, 2], 0.5)])
+    def test_less_than_one_series_is_refused(self, classes: list[int], fraction: float) -> None:
+        with pytest.raises(UserError, match=f"validation-fraction={fraction} of {len(classes)} series is less than"):
+            hold_out(self.make(np.array(classes)), fraction, 0, Group())
+
+    def test_it_is_the_hyperparameter(self, tmp_path: Path) -> None:
+        data = read(tmp_path, random_rows(30), validation_fraction="0.2")
+        assert (len(data.training), len(values(data.validation))) == (24, 6)
+
+    def test_beside_a_validation_channel_it_is_refused(self, tmp_path: Path) -> None:
+        with pytest.raises(UserError, match="There is a channel validation; validation-fraction must be 0 with it"):
+            read(tmp_path, "a,1,2\nb,3,4\n", validation="a,1,2\n", validation_fraction="0.2")
+
+    def test_a_mapped_set_keeps_its_series_in_the_file(self) -> None:
+        dataset = self.make(np.arange(20) % 2)
+        training, _ = hold_out(dataset, 0.2, 0, Group())
+        assert training.series is dataset.series
+
+
+def test_a_batch_is_of_the_rows_of_the_set() -> None:
+    dataset = Dataset(torch.arange(6.0).view(3, 1, 2), torch.tensor([0, 1, 0]), rows=torch.tensor([2, 0]))
+    series, found = dataset.batch(torch.tensor([1, 0, 0]))
+    assert (len(dataset), dataset.length) == (2, 2)
+    assert series.tolist() == [[[0, 1]], [[4, 5]], [[4, 5]]]
+    assert found.tolist() == [0, 0, 0]
+    assert dataset.to(torch.device("cpu")).series is dataset.series
+
+
+class TestGroups:
+    """Several processes, each of which keeps its share of the rows."""
+
+    @staticmethod
+    def load_together(
+        size: int, sources: Callable[[int], dict[str, Source]], local_size: int = 1, **settings: Any
+    ) -> list[Data]:
+        return run_together(
+            size, lambda group: load_channels(sources(group.rank), group, **settings), local_size=local_size
+        )
+
+    @pytest.mark.parametrize("size", [2, 3])
+    @pytest.mark.parametrize("header", [False, True])
+    @pytest.mark.parametrize("policy", ["error", "pad"])
+    def test_together_they_have_what_one_has(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, header: bool, policy: str
+    ) -> None:
+        monkeypatch.setattr(codec, "BLOCK_BYTES", 300)
+        text = random_rows(20)
+        if header:
+            text = "y1,x1,x2,x3,x4\n" + random_rows(20, classes="01")
+        channels = {
+            "training": channel(tmp_path, text),
+            "validation": channel(tmp_path, text, name="validation"),
+        }
+        alone = load_channels(channels, length_policy=policy)
+        together = self.load_together(size, lambda _: channels, length_policy=policy)
+        for rank, data in enumerate(together):
+            assert (
+                dataclasses.replace(
+                    data.problem, class_counts=alone.problem.class_counts, scaling=alone.problem.scaling
+                )
+                == alone.problem
+            )
+            assert data.problem.class_counts.tolist() == alone.problem.class_counts.tolist()
+            assert data.problem.scaling.mean == pytest.approx(alone.problem.scaling.mean, abs=1e-12)
+            assert data.problem.scaling.std == pytest.approx(alone.problem.scaling.std)
+            np.testing.assert_allclose(values(data.training), values(alone.training)[rank::size], atol=1e-6)
+            np.testing.assert_allclose(values(data.validation), values(alone.validation)[rank::size], atol=1e-6)
+            assert labels(data.training) == labels(alone.training)[rank::size]
+        assert len({data.fingerprint for data in together}) == 1
+        assert len({str(data.problem.scaling) for data in together}) == 1
+
+    def test_machines_that_got_other_files_agree_on_classes_and_scaling(self, tmp_path: Path) -> None:
+        texts = ["b,1,2\nc,3,4\n", "a,5,6\nb,7,8\n"]
+        found = self.load_together(
+            2, lambda rank: {"training": channel(tmp_path / str(rank), texts[rank], sharded=True)}
+        )
+        for data in found:
+            assert data.problem.classes == ["a", "b", "c"]
+            assert (data.problem.class_counts.tolist(), data.problem.count) == ([1, 2, 1], 4)
+            assert data.problem.scaling.mean == 4.5
+        assert [labels(data.training) for data in found] == [[1, 2], [0, 1]]
+
+    def test_the_processes_of_a_machine_share_the_files_that_it_got(self, tmp_path: Path) -> None:
+        texts = ["a,1,2\nb,3,4\n", "a,5,6\nb,7,8\n"]
+        found = self.load_together(
+            4,
+            lambda rank: {"training": channel(tmp_path / str(rank // 2), texts[rank // 2], sharded=True)},
+            local_size=2,
+            scaling="none",
+        )
+        assert [values(data.training) for data in found] == [[[1, 2]], [[3, 4]], [[5, 6]], [[7, 8]]]
+
+    @pytest.mark.parametrize("empty", [0, 1])
+    @pytest.mark.parametrize("text", ["a,1,2\nb,3,4\n", ONE_HOT, SEVERAL])
+    def test_a_machine_may_have_got_nothing(self, tmp_path: Path, text: str, empty: int) -> None:
+        def sources(rank: int) -> dict[str, Source]:
+            texts = [] if rank == empty else [text]
+            return {
+                name: channel(tmp_path / str(rank), *texts, name=name, sharded=True)
+                for name in ("training", "validation")
+            }
+
+        found = self.load_together(2, sources)
+        nothing, all_of_it = found[empty], found[1 - empty]
+        assert (len(nothing.training), len(all_of_it.training)) == (0, all_of_it.problem.count)
+        assert nothing.problem.classes == all_of_it.problem.classes
+        assert nothing.training.series.shape == (0, 1, 2)
+        assert nothing.training.labels.shape[1:] == all_of_it.training.labels.shape[1:]
+        assert nothing.training.labels.dtype == all_of_it.training.labels.dtype
+        assert values(nothing.validation) == []
+
+    def test_the_first_machine_has_series_to_check_the_export_on_even_if_it_got_none(self, tmp_path: Path) -> None:
+        first, _ = self.load_together(
+            2,
+            lambda rank: {
+                "training": channel(tmp_path / str(rank), *(["a,1,2\nb,3,4\n"] if rank else []), sharded=True)
+            },
+        )
+        assert first.sample.shape[0] > 0
+        assert first.sample.shape[1:] == (1, 2)
+
+    @pytest.mark.parametrize(
+        ("texts", "settings", "message"),
+        [
+            (["a,1,2\nb,1,2\n", "a,1,2,3\n"], {}, "One machine has series of 2 values, another has series of 3; all"),
+            (["y1,x1,x2\n0,1,2\n", "y2,x1,x2\n1,1,2\n"], {}, "The training files of the job's machines have different"),
+            (["a,1,2\n", "y2,x1,x2\n1,1,2\n"], {}, "The training files of the job's machines have different headers"),
+            (["\n", "\n"], {}, "Channel training has no data"),
+            ([ONE_HOT, SEVERAL], {"task": "multiclass"}, "row 6: exactly one of the columns"),
+            (["a,1,2\n", "a,1,2\n"], {}, r"one class only \('a', 2 rows\)"),
+        ],
+    )
+    def test_what_the_machines_do_not_agree_on(
+        self, tmp_path: Path, texts: list[str], settings: dict[str, Any], message: str
+    ) -> None:
+        with pytest.raises(UserError, match=message):
+            self.load_together(
+                2, lambda rank: {"training": channel(tmp_path / str(rank), texts[rank], sharded=True)}, **settings
+            )
+
+    def test_each_machine_holds_out_its_share(self, tmp_path: Path) -> None:
+        channels = {"training": channel(tmp_path, random_rows(40, classes="ab"))}
+        found = self.load_together(2, lambda _: channels, validation_fraction="0.2")
+        assert [len(values(data.validation)) for data in found] == [4, 4]
+
+    @pytest.mark.parametrize("policy", ["pad", "resample"])
+    def test_the_longest_series_of_any_machine_decides(self, tmp_path: Path, policy: str) -> None:
+        texts = ["a,1,2\nb,3,4\n", "a,5,6,7\n"]
+        found = self.load_together(
+            2,
+            lambda rank: {"training": channel(tmp_path / str(rank), texts[rank], sharded=True)},
+            length_policy=policy,
+        )
+        assert [data.training.length for data in found] == [3, 3]
+
+
+def test_not_a_bit_depends_on_how_files_and_blocks_divide_the_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(data_module, "CHUNK_VALUES", 40)
+    text = random_rows(50)
+    lines = text.splitlines(keepends=True)
+    whole = read(tmp_path, text)
+    monkeypatch.setattr(codec, "BLOCK_BYTES", 100)
+    (tmp_path / "divided").mkdir()
+    files = []
+    for number, part in enumerate((lines[:7], lines[7:8], lines[8:])):
+        files.append(tmp_path / "divided" / str(number))
+        files[-1].write_text("".join(part))
+    divided = load_channels({"training": Source("training", tmp_path, tuple(files))})
+    assert divided.problem.scaling == whole.problem.scaling
+    assert torch.equal(divided.training.series, whole.training.series)
+    assert divided.fingerprint == whole.fingerprint

@@ -7,6 +7,7 @@ from torch import nn
 
 from training import devices
 from training.devices import MixedPrecision, Placement, choose_placement, parallel_forward
+from training.distributed import Group
 from training.model import LSTMFCN
 
 
@@ -33,12 +34,12 @@ def set_capabilities(monkeypatch: pytest.MonkeyPatch, **capabilities: bool) -> N
 )
 def test_precision_on_a_cpu(monkeypatch: pytest.MonkeyPatch, precision: str, native: bool, bfloat16: bool) -> None:
     set_capabilities(monkeypatch, avx512_bf16=native)
-    assert choose_placement(precision) == Placement(torch.device("cpu"), 0, bfloat16)
+    assert choose_placement(precision, Group()) == Placement(torch.device("cpu"), 0, bfloat16)
 
 
 def test_emulated_bfloat16_is_said(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     set_capabilities(monkeypatch)
-    choose_placement("bfloat16")
+    choose_placement("bfloat16", Group())
     assert "WARNING: this hardware has no bfloat16 arithmetic" in caplog.text
 
 
@@ -61,7 +62,7 @@ def test_a_driver_that_torch_cannot_use_is_said(
     (tmp_path / "version").write_text("NVRM version: NVIDIA UNIX x86_64 Kernel Module  470.57.02  Tue Jul 13 2021\n")
     monkeypatch.setattr(devices, "NVIDIA_DEVICE", tmp_path / "version" if device else tmp_path / "nothing")
     monkeypatch.setattr(torch.version, "cuda", cuda)
-    assert choose_placement("float32").device.type == "cpu"
+    assert choose_placement("float32", Group()).device.type == "cpu"
     assert "WARNING: this machine has an NVIDIA driver (470.57.02), but torch" in caplog.text
     assert f"cannot use it: {reason} Training on the CPU" in caplog.text
 
@@ -80,15 +81,36 @@ def test_gpus(
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "NVIDIA X")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
     monkeypatch.setattr(torch.version, "cuda", "13.0")
-    assert choose_placement("auto") == Placement(torch.device("cuda"), 2, bfloat16)
+    assert choose_placement("auto", Group()) == Placement(torch.device("cuda"), 2, bfloat16)
     assert "device: 2 GPU(s): NVIDIA X, NVIDIA X; driver 580.65.06, CUDA 13.0" in caplog.text
+
+
+def test_the_processes_of_a_machine_share_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", threads.append)
+    monkeypatch.setattr(devices, "available_cores", lambda: 8)
+    choose_placement("float32", Group(2, 6, local_rank=2, local_size=3))
+    choose_placement("float32", Group(2, 32, local_rank=2, local_size=16))
+    assert threads == [2, 1]
+
+
+def test_each_process_of_a_group_has_one_gpu_of_its_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen: list[int] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "NVIDIA X")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    placement = choose_placement("auto", Group(3, 4, local_rank=1, local_size=2))
+    assert placement == Placement(torch.device("cuda", 1), 1, bfloat16=True)
+    assert chosen == [1]
 
 
 def test_several_gpus_share_a_step_by_data_parallel() -> None:
     network = nn.Linear(2, 2)
-    one = parallel_forward(network, Placement(torch.device("cpu"), 1, bfloat16=True))
+    one = parallel_forward(network, Placement(torch.device("cpu"), 1, bfloat16=True), Group())
     assert isinstance(one, MixedPrecision)
-    two = parallel_forward(network, Placement(torch.device("cpu"), 2, bfloat16=True))
+    two = parallel_forward(network, Placement(torch.device("cpu"), 2, bfloat16=True), Group())
     assert isinstance(two, nn.DataParallel)
     # Replicas run in threads that inherit no autocast: it has to be inside what is replicated.
     assert isinstance(two.module, MixedPrecision)

@@ -4,6 +4,7 @@ from container.errors import UserError
 from container.hyperparameters import Hyperparameters, help_text, markdown_table, parse_hyperparameters
 
 DEFAULTS = {
+    "task": "auto",
     "num-layers": 1,
     "hidden-size": 8,
     "dropout": 0.8,
@@ -18,8 +19,15 @@ DEFAULTS = {
     "epochs": 2000,
     "seed": 0,
     "scaling": "dataset",
+    "missing-values": "error",
+    "length-policy": "error",
     "class-weight": "balanced",
     "lr-schedule": "plateau",
+    "fine-tune-rounds": 0,
+    "early-stopping-patience": 0,
+    "validation-fraction": 0.0,
+    "checkpoint-epochs": 0,
+    "checkpoint-minutes": 5.0,
     "precision": "auto",
 }
 
@@ -87,6 +95,12 @@ def test_what_the_platform_adds_is_ignored() -> None:
         ("scaling", "minmax"),
         ("seed", "-1"),
         ("batch-size", "1e400"),
+        ("task", "regression"),
+        ("missing-values", "drop"),
+        ("length-policy", "none"),
+        ("fine-tune-rounds", "11"),
+        ("validation-fraction", "0.91"),
+        ("checkpoint-minutes", "-1"),
     ],
 )
 def test_values_out_of_range_are_refused_with_name_value_and_range(name: str, text: str) -> None:

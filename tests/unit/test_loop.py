@@ -1,6 +1,11 @@
 import dataclasses
+import itertools
 import logging
 import math
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -8,34 +13,61 @@ from torch import Tensor
 
 from container.errors import UserError
 from container.hyperparameters import Hyperparameters, parse_hyperparameters
+from training.checkpoint import Checkpoints
+from training.data import Dataset
 from training.devices import Placement
-from training.loop import Fitted, Loop, Schedule, TensorSet
+from training.loop import Fitted, Loop, Schedule
 from training.model import LSTMFCN
 from training.stop import StopBeforeTraining, StopSignal
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    """Networks this small only wait for further threads where others use the cores, too."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
 
 CPU = Placement(torch.device("cpu"), gpus=0, bfloat16=False)
 
 
-def make_set(rows: int = 24, length: int = 16, seed: int = 0) -> TensorSet:
+def make_set(rows: int = 24, length: int = 16, seed: int = 0) -> Dataset:
     """Ramps up and down with noise."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.arange(rows) % 2
     ramps = (1.0 - 2.0 * labels)[:, None] * torch.linspace(-1, 1, length)
-    return TensorSet((ramps + 0.3 * torch.randn(rows, length, generator=generator))[:, None], labels)
+    return Dataset((ramps + 0.3 * torch.randn(rows, length, generator=generator))[:, None], labels)
 
 
 def train(
-    training: TensorSet, validation: TensorSet | None = None, stop: StopSignal | None = None, **settings: str
+    training: Dataset, validation: Dataset | None = None, stop: StopSignal | None = None, **settings: Any
 ) -> tuple[LSTMFCN, Fitted]:
-    torch.manual_seed(0)
+    loop = make_loop(training, validation, stop, **settings)
+    return loop.network, loop.fit()  # type: ignore[return-value]
+
+
+def make_loop(
+    training: Dataset,
+    validation: Dataset | None = None,
+    stop: StopSignal | None = None,
+    checkpoints: Checkpoints | None = None,
+    weights_seed: int = 0,
+    **settings: Any,
+) -> Loop:
+    """A loop over a small network; hyperparameters are written with underscores for dashes."""
+    torch.manual_seed(weights_seed)
     network = LSTMFCN(training.series.shape[-1], 2, hidden_size=2, filters=(4, 4, 4))
     names = {name.replace("_", "-"): value for name, value in settings.items()}
     parsed = parse_hyperparameters({"epochs": "5", "lr": "0.01", **names})
-    return network, Loop(network, training, validation, torch.ones(2), parsed, CPU, stop or StopSignal()).fit()
+    weights = torch.ones(2) if training.labels.ndim == 1 else torch.ones(2, 2)
+    stop = stop or StopSignal()
+    return Loop(network, training, validation, weights, parsed, CPU, stop, checkpoints=checkpoints)
 
 
 def epoch_lines(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.getMessage() for record in caplog.records if record.getMessage().startswith("epoch: ")]
+    return [message for message in caplog.messages if "epoch: " in message and "train_loss: " in message]
 
 
 def value(line: str, name: str) -> float:
@@ -86,26 +118,28 @@ def test_one_step_in_all(schedule: str) -> None:
     assert fitted.epoch == 1
 
 
-def test_divergence_in_the_first_epoch_is_a_clear_error() -> None:
+@pytest.mark.parametrize("validation", [None, make_set(seed=1)])
+def test_divergence_in_the_first_epoch_is_a_clear_error(validation: Dataset | None) -> None:
     broken = make_set()
     broken.series[0, 0, 0] = math.nan
     with pytest.raises(UserError, match="Training diverged: the loss or the weights of epoch 1 are not finite numbers"):
-        train(broken)
+        train(broken, validation)
 
 
-def test_divergence_later_keeps_the_best_epoch(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("validation", [None, make_set(seed=1)])
+def test_divergence_later_keeps_the_best_epoch(caplog: pytest.LogCaptureFixture, validation: Dataset | None) -> None:
     network = LSTMFCN(16, 2, hidden_size=2, filters=(4, 4, 4))
     calls = []
 
     def poison(module: torch.nn.Module, _: object, output: Tensor) -> Tensor:
         calls.append(1)
-        return output * math.nan if module.training and len(calls) > 3 else output
+        return output * math.nan if module.training and len(calls) > 12 else output
 
     hook = network.register_forward_hook(poison)
-    settings = parse_hyperparameters({"epochs": "9", "lr": "0.01"})
-    fitted = Loop(network, make_set(), None, torch.ones(2), settings, CPU, StopSignal()).fit()
+    settings = parse_hyperparameters({"epochs": "20", "lr": "0.01"})
+    fitted = Loop(network, make_set(), validation, torch.ones(2), settings, CPU, StopSignal()).fit()
     hook.remove()
-    assert fitted.epoch <= 3
+    assert fitted.epoch <= 12
     assert math.isfinite(fitted.metrics["train_loss"])
     assert any("training ends with the best epoch so far" in record.getMessage() for record in caplog.records)
 
@@ -116,9 +150,9 @@ def test_weights_that_are_not_numbers_are_not_kept(caplog: pytest.LogCaptureFixt
     loop = Loop(network, make_set(), None, torch.ones(2), settings, CPU, StopSignal())
     step, calls = loop.step, []
 
-    def step_too_far(series: Tensor, labels: Tensor) -> Tensor:
+    def step_too_far(series: Tensor, labels: Tensor, batch_size: int) -> Tensor:
         calls.append(1)
-        result = step(series, labels)  # its loss was measured before the weights changed
+        result = step(series, labels, batch_size)  # its loss was measured before the weights changed
         if len(calls) == 2:
             torch.nn.init.constant_(network.linear.weight, math.nan)
         return result
@@ -156,9 +190,282 @@ def test_a_stop_before_the_first_step_leaves_nothing_to_save() -> None:
         train(make_set(), stop=stop)
 
 
+def flipped(dataset: Dataset) -> Dataset:
+    """Labels that training contradicts: the better it fits, the worse it gets on these."""
+    return dataclasses.replace(dataset, labels=1 - dataset.labels)
+
+
+def test_independent_classes_are_learned() -> None:
+    training = make_set()
+    both = torch.stack([training.labels, 1 - training.labels], dim=1).float()
+    _, fitted = train(dataclasses.replace(training, labels=both), epochs="60")
+    assert fitted.metrics["train_accuracy"] >= 0.95
+
+
+def test_a_part_of_the_rows_is_trained_on_as_if_it_were_all() -> None:
+    training, rows = make_set(), torch.arange(0, 24, 2)
+    part = dataclasses.replace(training, rows=rows)
+    copied = Dataset(training.series[rows].clone(), training.labels[rows].clone())
+    first, second = (train(dataset, batch_size="5")[0].state_dict() for dataset in (part, copied))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+class TestEarlyStopping:
+    @pytest.mark.parametrize("patience", [1, 7])
+    def test_training_ends_after_so_many_epochs_without_a_lower_validation_loss(
+        self, caplog: pytest.LogCaptureFixture, patience: int
+    ) -> None:
+        caplog.set_level(logging.INFO)
+        _, fitted = train(make_set(), flipped(make_set(seed=1)), epochs="200", early_stopping_patience=str(patience))
+        losses = [value(line, "valid_loss") for line in epoch_lines(caplog)]
+        assert fitted.epoch == losses.index(min(losses)) + 1
+        assert len(losses) == fitted.epoch + patience
+        assert f"early stopping: no lower validation loss for {patience} epochs" in caplog.messages
+
+    def test_without_validation_data_the_training_loss_decides(self, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level(logging.INFO)
+        _, fitted = train(make_set(), epochs="200", lr="1", early_stopping_patience="3")
+        assert len(epoch_lines(caplog)) == fitted.epoch + 3 < 200
+        assert "early stopping: no lower training loss for 3 epochs" in caplog.messages
+
+    def test_without_patience_all_epochs_are_trained(self, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level(logging.INFO)
+        train(make_set(), flipped(make_set(seed=1)), epochs="30")
+        assert len(epoch_lines(caplog)) == 30
+
+    def test_each_round_has_patience_of_its_own(self, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level(logging.INFO)
+        settings: dict[str, Any] = {"epochs": "200", "early_stopping_patience": "4", "fine_tune_rounds": "2"}
+        _, fitted = train(make_set(), flipped(make_set(seed=1)), **settings)
+        rounds: dict[str, list[float]] = {}
+        for line in epoch_lines(caplog):
+            rounds.setdefault(line.split("epoch: ")[0], []).append(value(line, "valid_loss"))
+        assert list(rounds) == ["", "fine-tuning round: 1, ", "fine-tuning round: 2, "]
+        best = math.inf
+        for losses in rounds.values():
+            lower = [k for k, loss in enumerate(losses) if loss < min([best, *losses[:k]])]
+            assert len(losses) == (lower[-1] + 1 if lower else 0) + 4
+            best = min(best, *losses)
+        assert fitted.metrics["valid_loss"] == pytest.approx(best, abs=1e-4)
+
+
+class TestFineTuning:
+    def test_each_round_halves_lr_and_batch_size(self, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level(logging.INFO)
+        loop = make_loop(
+            make_set(), epochs="2", batch_size="12", fine_tune_rounds="2", lr="0.01", lr_schedule="constant"
+        )
+        sizes: list[int] = []
+        loop.network.register_forward_hook(
+            lambda module, inputs, _: sizes.append(len(inputs[0])) if module.training else None
+        )
+        loop.fit()
+        assert sizes == [12] * 4 + [6] * 8 + [3] * 16
+        assert [value(line, "lr") for line in epoch_lines(caplog)] == [0.01, 0.01, 0.005, 0.005, 0.0025, 0.0025]
+        assert "fine-tuning round 1: lr 0.005, batch size 6" in caplog.messages
+        assert "fine-tuning round 2: lr 0.0025, batch size 3" in caplog.messages
+        starts = [line.split(", train_loss")[0] for line in epoch_lines(caplog)]
+        assert starts[:3] == ["epoch: 1/2", "epoch: 2/2", "fine-tuning round: 1, epoch: 1/2"]
+
+    def test_a_batch_has_at_least_one_series(self, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level(logging.INFO)
+        train(make_set(4), epochs="1", batch_size="2", fine_tune_rounds="3")
+        assert "fine-tuning round 3: lr 0.00125, batch size 1" in caplog.messages
+
+    def test_each_round_starts_from_the_best_weights_so_far(self) -> None:
+        loop = make_loop(make_set(), flipped(make_set(seed=1)), epochs="12", fine_tune_rounds="1")
+        starts: list[dict[str, Tensor]] = []
+        begin_round = loop._begin_round
+
+        def note() -> None:
+            assert loop.best_weights is not None
+            begin_round()
+            starts.append({name: tensor.clone() for name, tensor in loop.network.state_dict().items()})
+            assert all(torch.equal(starts[0][name], tensor) for name, tensor in loop.best_weights.items())
+            assert loop.best.epoch < 12
+
+        loop._begin_round = note  # type: ignore[method-assign]
+        loop.fit()
+        assert len(starts) == 1
+
+    def test_the_best_weights_of_all_rounds_are_kept(self, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level(logging.INFO)
+        _, fitted = train(make_set(), make_set(seed=1), epochs="6", batch_size="12", fine_tune_rounds="2")
+        losses = [value(line, "valid_loss") for line in epoch_lines(caplog)]
+        best = losses.index(min(losses))
+        assert (fitted.round, fitted.epoch) == (best // 6, best % 6 + 1)
+        assert fitted.place == f"epoch {fitted.epoch} of fine-tuning round {fitted.round}"
+
+    def test_each_round_has_a_schedule_of_its_own(self, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level(logging.INFO)
+        train(make_set(), epochs="20", lr_schedule="one-cycle", fine_tune_rounds="1", lr="0.4")
+        rates = [value(line, "lr") for line in epoch_lines(caplog)]
+        assert max(rates[:20]) == pytest.approx(0.4, rel=0.05)
+        assert max(rates[20:]) == pytest.approx(0.2, rel=0.05)
+        assert rates[19] < 0.001 > rates[39]
+
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "plateau": {"lr_schedule": "plateau"},
+    "one-cycle": {"lr_schedule": "one-cycle"},
+    "constant": {"lr_schedule": "constant"},
+    "fine-tuning": {"lr_schedule": "one-cycle", "fine_tune_rounds": "2", "epochs": "2"},
+    "early stopping": {"early_stopping_patience": "1", "fine_tune_rounds": "1", "lr": "0.5", "epochs": "4"},
+}
+
+
+class KilledError(Exception):
+    """What a test raises in the place of a SIGKILL."""
+
+
+class TestResuming:
+    """A job that is interrupted and started again ends exactly as if nothing had happened."""
+
+    @classmethod
+    def make(
+        cls,
+        folder: Path | None,
+        validates: bool,
+        weights_seed: int = 0,
+        stop: StopSignal | None = None,
+        **settings: Any,
+    ) -> Loop:
+        settings = {"epochs": "3", "batch_size": "8", "checkpoint_minutes": "0"} | settings
+        checkpoints = None if folder is None else Checkpoints(folder, {})
+        validation = flipped(make_set(10, seed=1)) if validates else None
+        return make_loop(make_set(), validation, stop, checkpoints, weights_seed, **settings)
+
+    @staticmethod
+    def after(loop: Loop, steps: int, action: Callable[[], None]) -> None:
+        """Do something at the end of that many training steps."""
+        count = itertools.count(1)
+
+        def hook(module: torch.nn.Module, *_: object) -> None:
+            if module.training and next(count) == steps:
+                action()
+
+        loop.network.register_forward_hook(hook)
+
+    @staticmethod
+    def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
+        """Lines of epochs, without the time that is left; the log is empty afterwards."""
+        found = [re.sub(r", left: .*", "", line) for line in epoch_lines(caplog)]
+        caplog.clear()
+        return found
+
+    @staticmethod
+    def assert_same(loop: Loop, fitted: Fitted, expected_loop: Loop, expected: Fitted) -> None:
+        assert fitted == expected
+        weights, expected_weights = loop.network.state_dict(), expected_loop.network.state_dict()
+        assert all(torch.equal(weights[name], expected_weights[name]) for name in expected_weights)
+
+    @pytest.mark.parametrize("validates", [False, True])
+    @pytest.mark.parametrize("name", SETTINGS)
+    def test_after_a_stop_anywhere(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, validates: bool
+    ) -> None:
+        caplog.set_level(logging.INFO)
+        whole = self.make(None, validates, **SETTINGS[name])
+        expected = whole.fit()
+        expected_lines = self.lines(caplog)
+        for steps in (1, 2, 3, 4, 6, 8):
+            folder = tmp_path / str(steps)
+            folder.mkdir()
+            stop = StopSignal()
+            first = self.make(folder, validates, stop=stop, **SETTINGS[name])
+            self.after(first, steps, lambda stop=stop: stop._handle(15, None))  # type: ignore[misc]
+            first.fit()
+            lines = self.lines(caplog)
+            assert list(folder.iterdir())
+            second = self.make(folder, validates, weights_seed=99, **SETTINGS[name])
+            self.assert_same(second, second.fit(), whole, expected)
+            assert any(message.startswith("resumed: epoch ") for message in caplog.messages)
+            assert lines + self.lines(caplog) == expected_lines
+
+    @pytest.mark.parametrize("validates", [False, True])
+    @pytest.mark.parametrize("name", SETTINGS)
+    @pytest.mark.parametrize("rhythm", [{"checkpoint_epochs": "1"}, {"checkpoint_minutes": "0.0000001"}])
+    def test_after_a_kill_it_goes_on_from_the_last_checkpoint(
+        self, tmp_path: Path, name: str, validates: bool, rhythm: dict[str, Any]
+    ) -> None:
+        def kill() -> None:
+            raise KilledError
+
+        whole = self.make(None, validates, **SETTINGS[name])
+        expected = whole.fit()
+        first = self.make(tmp_path, validates, **SETTINGS[name], **rhythm)
+        self.after(first, 5, kill)
+        with pytest.raises(KilledError):
+            first.fit()
+        second = self.make(tmp_path, validates, weights_seed=99, **SETTINGS[name], **rhythm)
+        self.assert_same(second, second.fit(), whole, expected)
+
+    def test_after_several_stops(self, tmp_path: Path) -> None:
+        whole = self.make(None, validates=True, epochs="4")
+        expected = whole.fit()
+        for seed, steps in enumerate((2, 2, 3, 1)):
+            stop = StopSignal()
+            loop = self.make(tmp_path, validates=True, weights_seed=seed, stop=stop, epochs="4")
+            self.after(loop, steps, lambda stop=stop: stop._handle(15, None))  # type: ignore[misc]
+            loop.fit()
+        last = self.make(tmp_path, validates=True, weights_seed=99, epochs="4")
+        self.assert_same(last, last.fit(), whole, expected)
+
+    def test_after_a_stop_while_the_validation_data_is_measured(self, tmp_path: Path) -> None:
+        whole = self.make(None, validates=True)
+        expected = whole.fit()
+        stop = StopSignal()
+        first = self.make(tmp_path, validates=True, stop=stop)
+        calls = itertools.count(1)
+
+        def hook(module: torch.nn.Module, *_: object) -> None:
+            if not module.training and next(calls) == 6:  # of the second epoch
+                stop._handle(15, None)
+
+        first.network.register_forward_hook(hook)
+        first.fit()
+        second = self.make(tmp_path, validates=True, weights_seed=99)
+        self.assert_same(second, second.fit(), whole, expected)
+
+    def test_checkpoints_change_nothing(self, tmp_path: Path) -> None:
+        whole = self.make(None, validates=True)
+        expected = whole.fit()
+        saving = self.make(tmp_path, validates=True, checkpoint_minutes="0.0000001")
+        self.assert_same(saving, saving.fit(), whole, expected)
+
+    def test_they_are_written_every_so_many_epochs(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level(logging.INFO)
+        self.make(tmp_path, False, epochs="7", checkpoint_epochs="3").fit()
+        saved = [message for message in caplog.messages if message.startswith("checkpoint: ")]
+        assert saved == ["checkpoint: epoch 4, step 0", "checkpoint: epoch 7, step 0"]
+
+    def test_none_is_written_without_a_rhythm_or_a_stop(self, tmp_path: Path) -> None:
+        self.make(tmp_path, False).fit()
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_stop_before_the_first_step_ends_as_before(self, tmp_path: Path) -> None:
+        stop = StopSignal()
+        stop.training_started = True
+        stop._handle(15, None)
+        with pytest.raises(StopBeforeTraining):
+            self.make(tmp_path, False, stop=stop).fit()
+
+    def test_a_stop_right_after_resuming_keeps_the_model_and_the_place(self, tmp_path: Path) -> None:
+        whole = self.make(None, validates=True)
+        expected = whole.fit()
+        stop = StopSignal()
+        first = self.make(tmp_path, validates=True, stop=stop)
+        self.after(first, 4, lambda: stop._handle(15, None))
+        best = first.fit()
+        again = self.make(tmp_path, validates=True, weights_seed=7, stop=stop)
+        assert again.fit() == best
+        last = self.make(tmp_path, validates=True, weights_seed=99)
+        self.assert_same(last, last.fit(), whole, expected)
+
+
 class TestSchedule:
     @staticmethod
-    def make(steps_per_epoch: int = 1, **settings: str) -> Schedule:
+    def make(steps_per_epoch: int = 1, **settings: Any) -> Schedule:
         optimizer = torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))], lr=float(settings.get("lr", "0.001")))
         names = {name.replace("_", "-"): text for name, text in settings.items()}
         parsed: Hyperparameters = parse_hyperparameters(names)

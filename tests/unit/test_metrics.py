@@ -4,7 +4,15 @@ import pytest
 
 from container.metrics import METRICS, metric_text
 
-NAMES = ["train_loss", "train_accuracy", "valid_loss", "valid_accuracy"]
+NAMES = [
+    "train_loss",
+    "train_accuracy",
+    "valid_loss",
+    "valid_accuracy",
+    "valid_balanced_accuracy",
+    "valid_f1",
+    "valid_auc",
+]
 
 
 @pytest.mark.parametrize("value", [0.0, 0.123456, 1e-05, 12345.5, -0.5])

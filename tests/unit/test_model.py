@@ -11,8 +11,9 @@ from container.artifact import Scaling
 from training.model import LSTMFCN, Classifier, ConvBlock, OneStepLSTM, Scaler
 
 
-def trained(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+def count(module: nn.Module) -> int:
+    """Parameters as Keras counts them: it has one bias where `nn.LSTM` has two."""
+    return sum(parameter.numel() for name, parameter in module.named_parameters() if "bias_hh" not in name)
 
 
 @pytest.mark.parametrize(("length", "classes", "cells"), [(150, 2, 8), (60, 6, 64), (1460, 10, 128)])
@@ -22,12 +23,12 @@ def test_parameter_count_by_hand(length: int, classes: int, cells: int) -> None:
     norms = 2 * (128 + 256 + 128)  # scale and shift; Keras' summary adds as many moving statistics
     linear = (cells + 128) * classes + classes
     network = LSTMFCN(length, classes, hidden_size=cells)
-    assert trained(network) == lstm + convolutions + norms + linear
+    assert count(network) == lstm + convolutions + norms + linear
 
 
 def test_parameter_count_of_several_lstm_layers() -> None:
     first, other = 4 * (8 * (50 + 8) + 8), 4 * (8 * (8 + 8) + 8)
-    assert trained(LSTMFCN(50, 3, num_layers=3).lstm) == first + 2 * other
+    assert count(LSTMFCN(50, 3, num_layers=3).lstm) == first + 2 * other
 
 
 def test_shapes_along_the_way() -> None:
@@ -85,7 +86,11 @@ def test_lstm_initialisation_is_that_of_keras() -> None:
     torch.testing.assert_close(lstm.weight_hh_l0.T @ lstm.weight_hh_l0, torch.eye(16), atol=1e-5, rtol=0)
     assert lstm.bias_ih_l0.tolist() == [0.0] * 16 + [1.0] * 16 + [0.0] * 32
     assert not lstm.bias_hh_l0.any()
-    assert not lstm.bias_hh_l0.requires_grad
+
+
+def test_what_multiplies_zeros_is_not_trained() -> None:
+    frozen = [name for name, parameter in LSTMFCN(20, 2).named_parameters() if not parameter.requires_grad]
+    assert frozen == ["lstm.0.weight_hh_l0", "lstm.0.bias_hh_l0"]
 
 
 def test_convolutions_are_he_uniform() -> None:
@@ -184,3 +189,10 @@ def test_classifier_gives_probabilities_of_raw_series() -> None:
     probabilities = classifier(torch.randn(5, 1, 30, dtype=torch.float64))
     assert probabilities.dtype == torch.float32
     torch.testing.assert_close(probabilities.sum(dim=1), torch.ones(5))
+
+
+def test_independent_classes_have_a_probability_each() -> None:
+    torch.manual_seed(0)
+    network, series = LSTMFCN(30, 4), torch.randn(5, 1, 30, dtype=torch.float64)
+    probabilities = Classifier(Scaler(Scaling(method="none")), network, independent=True).eval()(series)
+    torch.testing.assert_close(probabilities, network(series.float()).sigmoid())

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from container.errors import UserError
-from container.optml import OptML
+from container.optml import OptML, Resources
 
 
 def write(root: Path, name: str, text: str) -> OptML:
@@ -22,7 +22,9 @@ def test_the_root_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_missing_files_are_no_settings(tmp_path: Path) -> None:
     optml = OptML(tmp_path)
-    assert (optml.hyperparameters(), optml.input_data_config(), optml.hosts()) == ({}, None, ["localhost"])
+    assert (optml.hyperparameters(), optml.input_data_config()) == ({}, None)
+    assert optml.resources() == Resources("localhost", ("localhost",), None)
+    assert optml.checkpoints() == (tmp_path / "checkpoints", False)
 
 
 @pytest.mark.parametrize(
@@ -33,7 +35,13 @@ def test_missing_files_are_no_settings(tmp_path: Path) -> None:
     ],
 )
 def test_hosts(tmp_path: Path, config: object) -> None:
-    assert write(tmp_path, "resourceconfig.json", json.dumps(config)).hosts() == ["algo-1-x"]
+    assert write(tmp_path, "resourceconfig.json", json.dumps(config)).resources().hosts == ("algo-1-x",)
+
+
+def test_of_several_hosts_this_is_one(tmp_path: Path) -> None:
+    config = {"current_host": "algo-2", "hosts": ["algo-1", "algo-2"], "network_interface_name": "eth0"}
+    found = write(tmp_path, "resourceconfig.json", json.dumps(config)).resources()
+    assert found == Resources("algo-2", ("algo-1", "algo-2"), "eth0")
 
 
 @pytest.mark.parametrize("text", ["{", "", "[1]", '"text"', "\udcff"])
@@ -45,6 +53,24 @@ def test_a_broken_file_is_named(tmp_path: Path, text: str) -> None:
         optml.hyperparameters()
 
 
-def test_hosts_must_be_a_list(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"hosts": []},
+        {"hosts": "algo-1", "current_host": "algo-1"},
+        {"hosts": ["algo-1", "algo-2"]},
+        {"hosts": ["algo-1", "algo-2"], "current_host": "algo-3"},
+        {"hosts": None},
+    ],
+)
+def test_hosts_must_be_a_list_with_this_one_in_it(tmp_path: Path, config: object) -> None:
     with pytest.raises(UserError, match="`hosts` must be a list"):
-        write(tmp_path, "resourceconfig.json", '{"hosts": []}').hosts()
+        write(tmp_path, "resourceconfig.json", json.dumps(config)).resources()
+
+
+@pytest.mark.parametrize(
+    ("config", "folder"), [({}, "checkpoints"), ({"S3Uri": "s3://b/p"}, "checkpoints"), ({"LocalPath": "/x"}, "/x")]
+)
+def test_the_job_may_name_the_folder_of_checkpoints(tmp_path: Path, config: object, folder: str) -> None:
+    optml = write(tmp_path, "checkpointconfig.json", json.dumps(config))
+    assert optml.checkpoints() == (tmp_path / folder, True)

@@ -1,0 +1,76 @@
+"""What is done to a series before the network sees it: missing values and different lengths.
+
+The same code runs in training and in serving; the artifact says with which settings.
+"""
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+
+class Preprocessing(BaseModel):
+    """How missing values and series of different length are treated.
+
+    missing_values: `error` refuses them; `interpolate` puts them on the line between their neighbours, and
+        repeats the nearest value at both ends.
+    length_policy: `error` wants one length. Otherwise missing values at the end of a row are not part of the
+        series: `pad` repeats the last value up to the model's length; `resample` interpolates linearly to it.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    missing_values: Literal["error", "interpolate"] = "error"
+    length_policy: Literal["error", "pad", "resample"] = "error"
+
+    @property
+    def any_length(self) -> bool:
+        """Series may differ in length."""
+        return self.length_policy != "error"
+
+    @property
+    def reads_missing(self) -> bool:
+        """A cell may be empty or NaN: a missing value, or the end of a shorter series."""
+        return self.any_length or self.missing_values == "interpolate"
+
+    def lengths(self, series: NDArray[np.float64]) -> NDArray[np.int64]:
+        """How many values each row of `[N, W]` has, int64 `[N]`; NaN at the end is no value where lengths differ."""
+        if not self.any_length:
+            return np.full(len(series), series.shape[1])
+        at_end: NDArray[np.int64] = np.isnan(series[:, ::-1]).argmin(axis=1)
+        lengths: NDArray[np.int64] = series.shape[1] - at_end
+        return lengths
+
+    def apply(self, series: NDArray[np.float64], length: int) -> NDArray[np.float64]:
+        """Complete series of `length` values, float64 `[N, length]`.
+
+        Args:
+            series: float64 `[N, W]` with NaN for missing values. Every row has at least one value. W is `length`
+                unless lengths may differ; under `pad`, no series is longer than `length`.
+            length: the model's length.
+        """
+        if not self.reads_missing:
+            return series
+        ends = self.lengths(series)
+        if series.shape[1] < length:
+            series = np.pad(series, ((0, 0), (0, length - series.shape[1])), constant_values=np.nan)
+        complete = series[:, :length]
+        rows = np.flatnonzero((ends != length) | np.isnan(complete).any(axis=1))
+        if rows.size:
+            complete = complete.copy()
+        for row in rows:
+            complete[row] = self._complete(series[row, : ends[row]], length)
+        return complete
+
+    def _complete(self, values: NDArray[np.float64], length: int) -> NDArray[np.float64]:
+        """One series of any length with gaps, float64 `[L]`, as a whole one, `[length]`."""
+        known = np.flatnonzero(~np.isnan(values))
+        wanted = np.arange(length, dtype=np.float64)
+        if self.length_policy == "resample":
+            wanted = np.linspace(0, len(values) - 1, length)
+        # Beyond the last known value, interpolation repeats it: that pads, too.
+        return np.interp(wanted, known, values[known])
+
+
+STRICT = Preprocessing()  # one length, no missing values

@@ -1,0 +1,336 @@
+import io
+import json
+import logging
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from container import artifact
+from container.artifact import Metadata, Scaling, Task
+from container.channels import Source
+from container.codec import HEADERLESS
+from container.errors import UserError
+from container.hyperparameters import parse_hyperparameters
+from container.preprocess import STRICT
+from training.data import Problem
+from training.earlier import EarlierModel, load_earlier
+from training.export import export_weights
+from training.model import LSTMFCN, Classifier, Scaler
+
+LENGTH = 12
+CLASSES = ["a", "b", "c"]
+SCALING = Scaling(method="dataset", mean=1.5, std=2.0)
+HYPERPARAMETERS = {"hidden-size": 2, "filters-1": 3, "filters-2": 4, "filters-3": 3, "scaling": "dataset"}
+
+
+def make_network(length: int = LENGTH, classes: int = 3, seed: int = 1) -> LSTMFCN:
+    torch.manual_seed(seed)
+    network = LSTMFCN(length, classes, hidden_size=2, filters=(3, 4, 3))
+    for name, buffer in network.named_buffers():  # as after training
+        if "running" in name:
+            buffer.uniform_(0.5, 2)
+    return network
+
+
+def make_problem(length: int = LENGTH, classes: list[str] = CLASSES, task: Task = "multiclass") -> Problem:
+    counts = np.ones(len(classes), dtype=np.int64)
+    return Problem(task, classes, HEADERLESS, STRICT, length, SCALING, counts, len(classes))
+
+
+def save_model(folder: Path, **changes: Any) -> Path:
+    """The files of a model; `changes` are those of its metadata."""
+    folder.mkdir(parents=True, exist_ok=True)
+    values: dict[str, Any] = {
+        "task": "multiclass",
+        "classes": CLASSES,
+        "length": LENGTH,
+        "scaling": SCALING,
+        "hyperparameters": HYPERPARAMETERS,
+        "metrics": {},
+        "versions": {},
+    }
+    weights = export_weights(Classifier(Scaler(SCALING), make_network()))
+    artifact.save(folder, Metadata.model_validate(values | changes), b"graph", weights)
+    return folder
+
+
+def source(folder: Path) -> Source:
+    return Source("model", folder, tuple(sorted(path for path in folder.rglob("*") if path.is_file())))
+
+
+def pack(path: Path, files: dict[str, bytes], mode: str = "w:gz", *others: tarfile.TarInfo) -> Source:
+    """A channel of one archive."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, mode) as archive:  # type: ignore[call-overload]
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+        for member in others:
+            archive.addfile(member)
+    return source(path.parent)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return save_model(tmp_path / "saved")
+
+
+@pytest.fixture
+def files(model: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in model.iterdir()}
+
+
+class TestLoading:
+    @staticmethod
+    def assert_whole(earlier: EarlierModel) -> None:
+        assert (earlier.metadata.classes, earlier.metadata.length) == (CLASSES, LENGTH)
+        expected = make_network().state_dict()
+        assert all(torch.equal(earlier.weights[f"network.{name}"], tensor) for name, tensor in expected.items())
+
+    def test_files_as_they_are(self, model: Path, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level(logging.INFO)
+        self.assert_whole(load_earlier(source(model)))
+        assert caplog.messages == [f"earlier model: 3 classes, length {LENGTH}, from {model}"]
+
+    @pytest.mark.parametrize(
+        ("name", "mode"),
+        [("model.tar.gz", "w:gz"), ("m.tgz", "w:gz"), ("m.tar", "w"), ("m.tar.gz", "w"), ("m.tar", "w:xz")],
+    )
+    @pytest.mark.parametrize("prefix", ["", "./", "model/", "./a/b/"])
+    def test_an_archive(self, tmp_path: Path, files: dict[str, bytes], name: str, mode: str, prefix: str) -> None:
+        members = {prefix + member: content for member, content in files.items()}
+        folder = tarfile.TarInfo("./a")
+        folder.type = tarfile.DIRTYPE
+        channel = pack(tmp_path / "channel" / name, members | {"strangers.py": b"x"}, mode, folder)
+        self.assert_whole(load_earlier(channel))
+        assert [path.name for path in (tmp_path / "channel").iterdir()] == [name]  # nothing is unpacked
+
+    def test_files_in_a_sub_folder(self, model: Path) -> None:
+        self.assert_whole(load_earlier(source(model.parent)))
+
+    def test_the_checksum_is_that_of_the_weights(self, model: Path) -> None:
+        earlier = load_earlier(source(model))
+        assert earlier.sha256 == earlier.metadata.sha256["weights.safetensors"]
+
+    @pytest.mark.parametrize("name", ["/model.json", "../model.json", "a/../../model.json", "/etc/x", "..", "a/.."])
+    def test_members_that_would_lie_outside_are_refused(
+        self, tmp_path: Path, files: dict[str, bytes], name: str
+    ) -> None:
+        channel = pack(tmp_path / "channel" / "model.tar.gz", files | {name: b"x"})
+        with pytest.raises(
+            UserError, match=r"model\.tar\.gz is unsafe: its member '.*' would lie outside of it; it was"
+        ):
+            load_earlier(channel)
+
+    @pytest.mark.parametrize(
+        "kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE]
+    )
+    @pytest.mark.parametrize("name", ["model.json", "else"])
+    def test_links_and_devices_are_refused(
+        self, tmp_path: Path, files: dict[str, bytes], kind: bytes, name: str
+    ) -> None:
+        member = tarfile.TarInfo(name)
+        member.type, member.linkname = kind, "weights.safetensors"
+        kept = {key: content for key, content in files.items() if key != name}
+        channel = pack(tmp_path / "channel" / "model.tar.gz", kept, "w:gz", member)
+        with pytest.raises(UserError, match=f"is unsafe: its member '{name}' is a link or a device; it was not read"):
+            load_earlier(channel)
+
+    def test_two_models_in_one_archive_are_refused(self, tmp_path: Path, files: dict[str, bytes]) -> None:
+        twice = files | {f"old/{name}": content for name, content in files.items()}
+        with pytest.raises(UserError, match=r"holds several files (model\.json|weights\.safetensors); it was not read"):
+            load_earlier(pack(tmp_path / "channel" / "model.tar.gz", twice))
+
+    def test_two_archives_are_refused(self, tmp_path: Path, files: dict[str, bytes]) -> None:
+        pack(tmp_path / "channel" / "1.tar.gz", files)
+        with pytest.raises(UserError, match="Channel model has 2 archives; it must hold one model"):
+            load_earlier(pack(tmp_path / "channel" / "2.tar.gz", files))
+
+    def test_two_models_in_folders_are_refused(self, tmp_path: Path) -> None:
+        for name in ("1", "2"):
+            save_model(tmp_path / name)
+        with pytest.raises(UserError, match=r"Channel model has several files model\.json; it must hold one model"):
+            load_earlier(source(tmp_path))
+
+    def test_a_file_that_is_too_large_is_not_read(
+        self, tmp_path: Path, files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("training.earlier.LARGEST_FILE", 1000)
+        with pytest.raises(UserError, match=r"holds a file weights\.safetensors of \d+ bytes; it was not read"):
+            load_earlier(pack(tmp_path / "channel" / "model.tar.gz", files))
+
+    @pytest.mark.parametrize("name", ["model.json", "weights.safetensors"])
+    @pytest.mark.parametrize("packed", [False, True])
+    def test_a_missing_file_is_named(
+        self, tmp_path: Path, model: Path, files: dict[str, bytes], name: str, packed: bool
+    ) -> None:
+        (model / name).unlink()
+        del files[name]
+        channel = pack(tmp_path / "channel" / "model.tar.gz", files) if packed else source(model)
+        with pytest.raises(
+            UserError, match=rf"Channel model: .* holds no {name}\. Put the model\.tar\.gz of an earlier"
+        ):
+            load_earlier(channel)
+
+    @pytest.mark.parametrize("content", [b"", b"no archive at all" * 100])
+    def test_what_is_no_archive_is_refused(self, tmp_path: Path, content: bytes) -> None:
+        (tmp_path / "model.tar.gz").write_bytes(content)
+        with pytest.raises(UserError, match=r"(?s)model\.tar\.gz is not a whole tar archive: .*; it was not read"):
+            load_earlier(source(tmp_path))
+
+    @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+    @pytest.mark.parametrize("damage", ["truncated", "changed"])
+    def test_a_damaged_archive_is_refused(
+        self, tmp_path: Path, files: dict[str, bytes], share: float, damage: str
+    ) -> None:
+        channel = pack(tmp_path / "channel" / "model.tar.gz", files)
+        content = bytearray(channel.files[0].read_bytes())
+        place = int(share * len(content))
+        if damage == "truncated":
+            del content[place:]
+        else:
+            content[place : place + 8] = bytes(8 * [0xAA])
+        channel.files[0].write_bytes(content)
+        with pytest.raises(UserError, match="Channel model: "):
+            load_earlier(channel)
+
+    def test_damaged_weights_are_refused(self, model: Path) -> None:
+        path = model / "weights.safetensors"
+        path.write_bytes(path.read_bytes()[:-1] + b"\xff")
+        with pytest.raises(
+            UserError, match=r"weights\.safetensors in .* is damaged: its checksum is not the one in mod"
+        ):
+            load_earlier(source(model))
+
+    def test_weights_of_another_format_are_refused(self, model: Path) -> None:
+        metadata, graph = artifact.load(model)
+        artifact.save(model, metadata, graph, b"pickle")
+        with pytest.raises(UserError, match=r"Channel model: weights\.safetensors in .* cannot be read: "):
+            load_earlier(source(model))
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"schema_version": 3}, "schema version 3 is not known; this program reads versions 1 to 2"),
+            ({"length": "long"}, r"model\.json is damaged: length: "),
+        ],
+    )
+    def test_metadata_that_cannot_be_used(self, model: Path, change: dict[str, Any], message: str) -> None:
+        path = model / "model.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | change))
+        with pytest.raises(UserError, match=message):
+            load_earlier(source(model))
+
+    def test_a_model_of_version_1_is_one_to_go_on_from(self) -> None:
+        folder = Path(__file__).parents[1] / "golden" / "v1" / "model"
+        earlier = load_earlier(source(folder))
+        settings = earlier.take_architecture(parse_hyperparameters({}))
+        assert settings.filters_1 == earlier.weights["network.fcn.0.conv.weight"].shape[0]
+
+
+class TestCarryingOver:
+    @staticmethod
+    def carry_over(model: Path, network: LSTMFCN, problem: Problem) -> set[str]:
+        """The parts of `network` that are those of the earlier model afterwards; the others must be as they were."""
+        before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+        earlier = make_network().state_dict()
+        load_earlier(source(model)).carry_over(network, problem)
+        kept: dict[str, set[bool]] = {}
+        for name, tensor in network.state_dict().items():
+            taken = tensor.shape == earlier[name].shape and torch.equal(tensor, earlier[name])
+            assert taken or torch.equal(tensor, before[name])
+            same_anyway = torch.equal(tensor, before[name]) and taken
+            if not same_anyway:
+                kept.setdefault(name.split(".")[0], set()).add(taken)
+        assert all(len(answers) == 1 for answers in kept.values())
+        return {part for part, answers in kept.items() if answers == {True}}
+
+    def test_data_like_before_takes_all(self, model: Path, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level(logging.INFO)
+        network = make_network(seed=2)
+        assert self.carry_over(model, network, make_problem()) == {"fcn", "lstm", "linear"}
+        assert caplog.messages[-1] == (
+            "carried over from the earlier model: convolutions, LSTM, output layer; new: nothing; scaling: kept"
+        )
+        series = torch.randn(3, 1, LENGTH)
+        assert torch.equal(network.eval()(series), make_network().eval()(series))
+
+    @pytest.mark.parametrize("classes", [["a", "b", "d"], ["a", "b"], ["c", "b", "a"]])
+    def test_other_classes_get_a_new_output_layer(
+        self, model: Path, caplog: pytest.LogCaptureFixture, classes: list[str]
+    ) -> None:
+        caplog.set_level(logging.INFO)
+        network = make_network(classes=len(classes), seed=2)
+        assert self.carry_over(model, network, make_problem(classes=classes)) == {"fcn", "lstm"}
+        assert "convolutions, LSTM; new: output layer (other classes); scaling: kept" in caplog.text
+
+    def test_series_of_another_length_get_a_new_lstm(self, model: Path, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level(logging.INFO)
+        network = make_network(length=20, seed=2)
+        assert self.carry_over(model, network, make_problem(length=20)) == {"fcn", "linear"}
+        assert "convolutions, output layer; new: LSTM (length 20, was 12)" in caplog.text
+
+    def test_the_convolutions_fit_any_data(self, model: Path) -> None:
+        network = make_network(length=20, classes=2, seed=2)
+        assert self.carry_over(model, network, make_problem(20, ["x", "y"], "binary")) == {"fcn"}
+
+    def test_independent_classes_get_a_new_output_layer(self, model: Path) -> None:
+        assert "linear" not in self.carry_over(model, make_network(seed=2), make_problem(task="multilabel"))
+
+    def test_two_classes_are_the_same_whether_they_are_called_binary_or_multiclass(self, tmp_path: Path) -> None:
+        """As of a model of version 1, which knew multiclass only."""
+        weights = export_weights(Classifier(Scaler(SCALING), make_network(classes=2)))
+        metadata = load_earlier(source(save_model(tmp_path))).metadata.model_copy(update={"classes": ["a", "b"]})
+        artifact.save(tmp_path, metadata, b"graph", weights)
+        network = make_network(classes=2, seed=2)
+        load_earlier(source(tmp_path)).carry_over(network, make_problem(classes=["a", "b"], task="binary"))
+        assert torch.equal(network.linear.weight, make_network(classes=2).linear.weight)
+
+    def test_other_scaling_is_said(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level(logging.INFO)
+        model = save_model(tmp_path, scaling=Scaling(method="series"))
+        self.carry_over(model, make_network(seed=2), make_problem())
+        assert caplog.text.rstrip().endswith("scaling: measured anew")
+
+    def test_weights_that_do_not_fit_the_metadata_are_refused(self, tmp_path: Path) -> None:
+        earlier = load_earlier(source(save_model(tmp_path, length=20)))
+        with pytest.raises(
+            UserError, match=r"weights\.safetensors does not fit model\.json: network\.lstm\.0\.weight_ih_l0 sh"
+        ):
+            earlier.carry_over(make_network(length=20), make_problem(length=20))
+
+    def test_weights_that_are_missing_are_refused(self, model: Path) -> None:
+        earlier = load_earlier(source(model))
+        del earlier.weights["network.linear.bias"]
+        with pytest.raises(UserError, match=r"does not fit model\.json: network\.linear\.bias should be \(3,\)"):
+            earlier.carry_over(make_network(), make_problem())
+
+    def test_the_network_trains_on(self, model: Path) -> None:
+        network = make_network(seed=2)
+        load_earlier(source(model)).carry_over(network, make_problem())
+        logits: Tensor = network.train()(torch.randn(4, 1, LENGTH))
+        torch.autograd.backward(logits.sum())
+        assert network.linear.weight.grad is not None
+
+
+class TestArchitecture:
+    def test_it_is_that_of_the_earlier_model(self, model: Path, caplog: pytest.LogCaptureFixture) -> None:
+        settings = load_earlier(source(model)).take_architecture(parse_hyperparameters({"epochs": "7"}))
+        assert (settings.hidden_size, settings.filters_2, settings.num_layers) == (2, 4, 1)
+        assert settings.epochs == 7
+        assert "WARNING" not in caplog.text
+
+    def test_what_does_not_count_is_said(self, model: Path, caplog: pytest.LogCaptureFixture) -> None:
+        given = parse_hyperparameters({"filters-1": "99", "scaling": "series", "filters-2": "4"})
+        settings = load_earlier(source(model)).take_architecture(given)
+        assert (settings.filters_1, settings.scaling) == (3, "dataset")
+        assert caplog.messages == [
+            "WARNING: filters-1=99 does not count: the earlier model has 3",
+            "WARNING: scaling=series does not count: the earlier model has dataset",
+        ]

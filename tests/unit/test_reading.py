@@ -1,0 +1,71 @@
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from container.channels import Source
+from container.codec import SeriesReader
+from container.errors import UserError
+from training import reading
+from training.reading import ParallelReader, Progress
+
+ROWS = "".join(f"{k % 3},{k},{k / 7:.3f},-1e-3\n" for k in range(2000))
+
+
+def read(kind: type[SeriesReader], text: str) -> list[tuple[list[int], list[str], list[list[float]]]]:
+    """Rows, labels and values of each block, in small blocks."""
+    reader = kind(io.BytesIO(text.encode()), "f", block_bytes=4096)
+    return [(list(block.rows), block.labels, block.series.tolist()) for block in reader]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        ROWS,
+        ROWS.replace("\n777 ", '\n"7" ').replace("0,777,", '"0",777,'),  # one block needs the careful parser
+        "y1,x1,x2,x3\n" + "".join(f"{k % 2},{k},{k / 7:.3f},-1e-3\n" for k in range(2000)),
+        "a,1,2\nb,3,4",
+        "",
+    ],
+)
+def test_several_processes_read_what_one_reads(text: str) -> None:
+    assert read(ParallelReader, text) == read(SeriesReader, text)
+
+
+def test_several_processes_find_the_same_mistake() -> None:
+    with pytest.raises(UserError, match=r"f, row 1501, column 3 is 'oops'"):
+        read(ParallelReader, ROWS.replace("0,1500,214.286", "0,1500,oops"))
+
+
+def test_labels_that_are_no_ascii() -> None:
+    (block,) = read(ParallelReader, "ä,1,2\nβ,3,4\n")
+    assert block[1] == ["ä", "β"]
+
+
+@pytest.mark.parametrize(("cores", "size", "expected"), [(2, 100, True), (2, 99, False), (1, 100, False)])
+def test_only_large_channels_are_read_by_several_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cores: int, size: int, expected: bool
+) -> None:
+    monkeypatch.setattr(reading, "LARGE_BYTES", 100)
+    monkeypatch.setattr(reading, "available_cores", lambda: cores)
+    path = tmp_path / "f"
+    path.write_bytes(bytes(size))
+    assert Progress(Source("training", tmp_path, (path,))).is_large is expected
+
+
+def test_a_large_channel_ends_up_as_a_small_one_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from container.hyperparameters import parse_hyperparameters
+    from training.data import load
+    from training.distributed import Group
+
+    path = tmp_path / "f.csv"
+    path.write_text(ROWS)
+    channels = {"training": Source("training", tmp_path, (path,))}
+    small = load(channels, parse_hyperparameters({}), Group())
+    monkeypatch.setattr(reading, "LARGE_BYTES", 1)
+    monkeypatch.setattr(reading, "available_cores", lambda: 2)
+    large = load(channels, parse_hyperparameters({}), Group())
+    assert large.problem.classes == small.problem.classes
+    np.testing.assert_allclose(large.training.series, small.training.series, atol=1e-6)
+    np.testing.assert_array_equal(large.training.labels, small.training.labels)

@@ -1,0 +1,159 @@
+"""Checkpoints: all that a job needs to go on as if nothing had happened. Not the model artifact.
+
+A checkpoint is one safetensors file; its header holds the state that is no tensor, and a checksum over both.
+"""
+
+import contextlib
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from container.artifact import write_synced
+from container.errors import UserError
+from training.distributed import Group
+
+logger = logging.getLogger(__name__)
+
+PREFIX, SUFFIX = "lstm-fcn-", ".safetensors"
+PARTIAL = ".sagemaker-ignore"  # the platform does not upload files of this name (T66)
+KEPT = 2  # the newest, and one to fall back to
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Tensors by name, and the rest of the state: what JSON knows."""
+
+    tensors: dict[str, Tensor]
+    state: dict[str, Any]
+
+
+class Checkpoints:
+    """The checkpoints of one job in a folder. Only the first process of a job has one of these (T67)."""
+
+    def __init__(self, folder: Path, fingerprint: Mapping[str, Any]) -> None:
+        """`fingerprint` says by name what configuration and data the job has; a checkpoint of another is refused."""
+        self.folder = folder
+        self.fingerprint = json.loads(json.dumps(fingerprint))
+
+    def save(self, name: str, checkpoint: Checkpoint) -> None:
+        """Write a checkpoint, whole or not at all (T63), and remove those that are no longer needed.
+
+        Args:
+            name: sorts after those of earlier checkpoints.
+            checkpoint: its tensors may be anywhere.
+
+        Raises:
+            UserError: the folder cannot be written to, or the disk is full.
+        """
+        tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in checkpoint.tensors.items()}
+        state = json.dumps({"fingerprint": self.fingerprint, **checkpoint.state}, sort_keys=True)
+        content = save(tensors, {"state": state, "sha256": _digest(tensors, state)})
+        path = self.folder / f"{PREFIX}{name}{SUFFIX}"
+        partial = path.with_name(path.name + PARTIAL)
+        try:
+            write_synced(partial, content)
+            partial.replace(path)
+            self._prune(path)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                partial.unlink()
+            raise UserError(
+                f"The checkpoint {path} cannot be written: {error.strerror}. Earlier checkpoints are untouched; the "
+                "job, started again, goes on from the last of them."
+            ) from error
+
+    def load_newest(self) -> Checkpoint | None:
+        """The newest checkpoint that is not damaged (T65); None if there is none.
+
+        Raises:
+            UserError: it is one of another configuration or other data.
+        """
+        for path in self._files():
+            try:
+                checkpoint = _load(path)
+            except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+                logger.warning("WARNING: checkpoint %s is damaged (%s); trying an earlier one", path, error)
+                continue
+            self._refuse_others(path, checkpoint.state.pop("fingerprint"))
+            return checkpoint
+        return None
+
+    def remove_partial(self) -> None:
+        """Remove what an interrupted `save` has left."""
+        for path in self.folder.glob(f"{PREFIX}*{SUFFIX}{PARTIAL}"):
+            path.unlink(missing_ok=True)
+
+    def _prune(self, newest: Path) -> None:
+        """Keep `newest` and those just before it; those after it were found damaged when the job started."""
+        files = self._files()
+        before = [path for path in files if path.name <= newest.name]
+        for path in files:
+            if path not in before[:KEPT]:
+                path.unlink()
+
+    def remove_all(self) -> None:
+        """The job is done; its checkpoints are of no more use."""
+        for path in self._files():
+            path.unlink(missing_ok=True)
+
+    def _files(self) -> list[Path]:
+        """The newest first."""
+        return sorted(self.folder.glob(f"{PREFIX}*{SUFFIX}"), reverse=True)
+
+    def _refuse_others(self, path: Path, found: Mapping[str, Any]) -> None:
+        different = [name for name in self.fingerprint if found.get(name) != self.fingerprint[name]]
+        if not different:
+            return
+        parts = [
+            f"other {name}" if name.startswith("data") else f"{name}={found.get(name)}, not {self.fingerprint[name]}"
+            for name in different
+        ]
+        raise UserError(
+            f"The checkpoint {path} is of another job: it has {'; '.join(parts)}. Start that job again as it was, or "
+            f"empty {self.folder}, or name another folder."
+        )
+
+
+def share(checkpoint: Checkpoint | None, group: Group) -> Checkpoint | None:
+    """The checkpoint that the first process has, in all processes."""
+    if group.size == 1:
+        return checkpoint
+    outline = None
+    if checkpoint is not None:
+        tensors = {name: (list(tensor.shape), str(tensor.dtype)[6:]) for name, tensor in checkpoint.tensors.items()}
+        outline = (checkpoint.state, tensors)
+    found = group.gather("checkpoint", outline)[0]
+    if found is None:
+        return None
+    state, shapes = found
+    received = {}
+    for name, (shape, dtype) in shapes.items():
+        own = checkpoint.tensors[name] if checkpoint else torch.empty(shape, dtype=getattr(torch, dtype))
+        received[name] = group.broadcast(own)
+    return Checkpoint(received, state)
+
+
+def _load(path: Path) -> Checkpoint:
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dictionary
+    if metadata["sha256"] != _digest(tensors, metadata["state"]):
+        raise ValueError("its checksum is wrong")
+    return Checkpoint(tensors, json.loads(metadata["state"]))
+
+
+def _digest(tensors: Mapping[str, Tensor], state: str) -> str:
+    digest = hashlib.sha256(state.encode())
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

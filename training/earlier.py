@@ -1,0 +1,165 @@
+"""Going on from the model of an earlier job: the channel `model` (T70, T71)."""
+
+import hashlib
+import logging
+import tarfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO, cast
+
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from container.artifact import METADATA, WEIGHTS, Metadata, parse_metadata
+from container.channels import Source
+from container.errors import UserError
+from container.hyperparameters import Hyperparameters, parse_hyperparameters
+from training.data import Problem
+from training.model import LSTMFCN
+
+logger = logging.getLogger(__name__)
+
+ARCHITECTURE = (
+    "num_layers",
+    "hidden_size",
+    "filters_1",
+    "filters_2",
+    "filters_3",
+    "kernel_size_1",
+    "kernel_size_2",
+    "kernel_size_3",
+)
+LARGEST_FILE = 4 * 1024**3  # bytes of a file that is read from an archive
+
+
+@dataclass(frozen=True)
+class EarlierModel:
+    """What a job goes on from."""
+
+    metadata: Metadata
+    weights: dict[str, Tensor]
+    sha256: str  # of the weights
+
+    def take_architecture(self, settings: Hyperparameters) -> Hyperparameters:
+        """The job's settings with this model's architecture and way of scaling; what the job has else is said."""
+        own = parse_hyperparameters(self.metadata.hyperparameters)
+        update = {name: getattr(own, name) for name in (*ARCHITECTURE, "scaling")}
+        for name, value in update.items():
+            if name in settings.model_fields_set and getattr(settings, name) != value:
+                alias = name.replace("_", "-")
+                logger.warning(
+                    "WARNING: %s=%s does not count: the earlier model has %s", alias, getattr(settings, name), value
+                )
+        return settings.model_copy(update=update)
+
+    def carry_over(self, network: LSTMFCN, problem: Problem) -> None:
+        """Give `network` all weights that fit the new data; the log says which.
+
+        The convolutions fit any data, the LSTM data of the same length, the output layer data of the same classes.
+        """
+        own = self.metadata
+        same_classes = (own.classes, own.independent) == (problem.classes, problem.independent)
+        same_length = self.metadata.length == problem.length
+        parts = {"fcn": True, "lstm": same_length, "linear": same_classes}
+        state = network.state_dict()
+        for name in state:
+            if parts[name.split(".")[0]]:
+                state[name] = self._tensor(f"network.{name}", state[name])
+        network.load_state_dict(state)
+        words = {"fcn": "convolutions", "lstm": "LSTM", "linear": "output layer"}
+        reasons = {"lstm": f"length {problem.length}, was {self.metadata.length}", "linear": "other classes"}
+        new = [f"{words[part]} ({reasons[part]})" for part, kept in parts.items() if not kept]
+        scaling = "kept" if problem.scaling == self.metadata.scaling else "measured anew"
+        logger.info(
+            "carried over from the earlier model: %s; new: %s; scaling: %s",
+            ", ".join(words[part] for part, kept in parts.items() if kept),
+            ", ".join(new) or "nothing",
+            scaling,
+        )
+
+    def _tensor(self, name: str, like: Tensor) -> Tensor:
+        found = self.weights.get(name)
+        if found is None or found.shape != like.shape:
+            raise UserError(f"Channel model: {WEIGHTS} does not fit {METADATA}: {name} should be {tuple(like.shape)}.")
+        return found
+
+
+def load_earlier(source: Source) -> EarlierModel:
+    """The model in the channel: its files as they are, or in a tar archive. Nothing is unpacked anywhere.
+
+    Raises:
+        UserError: there is no model, a damaged or unsafe one, or one of another version.
+    """
+    archives = [path for path in source.files if path.name.endswith((".tar.gz", ".tgz", ".tar"))]
+    if len(archives) > 1:
+        raise UserError(f"Channel model has {len(archives)} archives; it must hold one model.")
+    if archives:
+        files, place = _read_archive(archives[0]), archives[0]
+    else:
+        files, place = _read_folder(source), source.folder
+    for name in (METADATA, WEIGHTS):
+        if name not in files:
+            raise UserError(
+                f"Channel model: {place} holds no {name}. Put the model.tar.gz of an earlier training job there, or "
+                "the files in it."
+            )
+    metadata = parse_metadata(files[METADATA], place / METADATA)
+    sha256 = hashlib.sha256(files[WEIGHTS]).hexdigest()
+    if sha256 != metadata.sha256.get(WEIGHTS):
+        raise UserError(f"Channel model: {WEIGHTS} in {place} is damaged: its checksum is not the one in {METADATA}.")
+    try:
+        weights = safetensors.torch.load(files[WEIGHTS])
+    except SafetensorError as error:
+        raise UserError(f"Channel model: {WEIGHTS} in {place} cannot be read: {error}.") from error
+    logger.info("earlier model: %d classes, length %d, from %s", len(metadata.classes), metadata.length, place)
+    return EarlierModel(metadata, weights, sha256)
+
+
+def _read_folder(source: Source) -> dict[str, bytes]:
+    found: dict[str, bytes] = {}
+    for path in source.files:
+        if path.name in (METADATA, WEIGHTS):
+            if path.name in found:
+                raise UserError(f"Channel model has several files {path.name}; it must hold one model.")
+            try:
+                found[path.name] = path.read_bytes()
+            except OSError as error:
+                raise UserError(f"{path} cannot be read: {error.strerror}.") from error
+    return found
+
+
+def _read_archive(path: Path) -> dict[str, bytes]:
+    """The model's files, read from the archive; every member is looked at first (T71)."""
+
+    def refuse(problem: str) -> UserError:
+        return UserError(f"Channel model: {path} {problem}; it was not read.")
+
+    try:
+        with tarfile.open(path) as archive:
+            members = _check_members(archive.getmembers(), refuse)
+            found = {}
+            for name, member in members.items():
+                found[name] = cast(IO[bytes], archive.extractfile(member)).read()
+            return found
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise refuse(f"is not a whole tar archive: {str(error).splitlines()[0].rstrip(':')}") from error
+
+
+def _check_members(members: list[tarfile.TarInfo], refuse: Callable[[str], UserError]) -> dict[str, tarfile.TarInfo]:
+    found: dict[str, tarfile.TarInfo] = {}
+    for member in members:
+        parts = PurePosixPath(member.name).parts
+        if member.name.startswith("/") or ".." in parts:
+            raise refuse(f"is unsafe: its member {member.name!r} would lie outside of it")
+        if not (member.isfile() or member.isdir()):
+            raise refuse(f"is unsafe: its member {member.name!r} is a link or a device")
+        name = parts[-1] if parts else ""
+        if member.isfile() and name in (METADATA, WEIGHTS):
+            if name in found:
+                raise refuse(f"holds several files {name}")
+            if member.size > LARGEST_FILE:
+                raise refuse(f"holds a file {name} of {member.size} bytes")
+            found[name] = member
+    return found
