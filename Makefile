@@ -3,13 +3,14 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: install demo test lint samples bench-train bench-large clean
+.PHONY: install demo test lint samples bench-train bench-large bench-serve soak fuzz clean
 
 install: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml $(wildcard requirements/*.txt)
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet -r requirements/torch.txt -r requirements/train.txt -r requirements/serve.txt -r requirements/dev.txt
+	$(BIN)/pip install --quiet -r requirements/torch.txt -r requirements/train.txt -r requirements/serve.txt \
+		-r requirements/engine.txt -r requirements/dev.txt
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
@@ -42,6 +43,20 @@ bench-train: install
 # The same for a CSV file larger than memory should be; needs that much room in the scratch folder, and half again.
 bench-large: install
 	$(BIN)/python -m benchmarks.ingestion --gigabytes 6 --train
+
+# The endpoint under load against its peer, as ratios; installs the load generator, wrk, as a Debian package.
+bench-serve: install
+	command -v wrk > /dev/null || apt-get install --yes --quiet wrk
+	$(BIN)/python -m benchmarks.serving
+
+# Ten minutes of mixed load on the endpoint while its workers are killed; every answer is checked.
+soak: install
+	$(BIN)/python -m benchmarks.soak
+
+# Coverage-guided fuzzing of what reads strangers' bytes, a minute for each target.
+fuzz: install
+	$(BIN)/pip install --quiet --no-deps -r requirements/fuzz.txt
+	for target in codec decode http; do $(BIN)/python -m tests.fuzz $$target -max_total_time=60 || exit 1; done
 
 clean:
 	rm -rf .venv demo *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -35,11 +35,12 @@ class Metadata(BaseModel):
     """What `model.json` says of a model.
 
     The graph takes `series`, float64 `[batch, num_variables, length]`, as the user has them but for
-    `preprocessing`, and returns `probabilities`, float32 `[batch, len(classes)]`; column k belongs to `classes[k]`.
+    `preprocessing`, and returns `probabilities`, float32 `[batch, len(classes)]`; column k belongs to `classes[k]`;
+    and `explanation`, float32 `[batch, length]`, the class activation map of the most probable class.
 
     classes: labels exactly as written; or the names of the columns `y…`, where the data had a header.
     columns: the names of the columns `x…` in the order of the series; None without a header.
-    Version 1 knew neither header nor preprocessing, and called every task multiclass.
+    Version 1 knew neither header nor preprocessing nor explanation, and called every task multiclass.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -61,6 +62,11 @@ class Metadata(BaseModel):
     def independent(self) -> bool:
         """Each class has a probability of its own (sigmoid); else they share 1 (softmax)."""
         return are_independent(self.task, self.classes)
+
+    @property
+    def has_explanation(self) -> bool:
+        """The graph explains its predictions."""
+        return self.schema_version > 1
 
 
 def are_independent(task: Task, classes: Sequence[str]) -> bool:

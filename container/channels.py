@@ -107,13 +107,13 @@ def _find(optml: OptML, channel: Channel, name: str, settings: Mapping[str, Any]
     folder = optml.data / name
     if mode == "Pipe":
         return Source(name, folder, pipe=optml.data / f"{name}_0", sharded=sharded)
-    source = Source(name, folder, tuple(_files(folder)), sharded=sharded)
+    source = Source(name, folder, tuple(data_files(folder)), sharded=sharded)
     if not source.files and not sharded:
         source.refuse_empty()
     return source
 
 
-def _files(folder: Path) -> list[Path]:
+def data_files(folder: Path) -> list[Path]:
     """Data files below the folder; hidden ones, markers such as `_SUCCESS` and empty files are none (T26)."""
     return [
         path

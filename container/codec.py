@@ -4,7 +4,7 @@ import csv
 import io
 import re
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO, NamedTuple, NoReturn, cast
 
@@ -15,12 +15,10 @@ from numpy.typing import NDArray
 from container.errors import UserError
 from container.preprocess import STRICT, Preprocessing
 
-# What one cell of a series may hold, around it spaces only. Words such as nan and inf are not numbers here.
-_NUMBER = re.compile(r"\s*[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?\s*", re.ASCII)
+# What one cell of a series may hold, around it white space only. Words such as nan and inf are not numbers here.
+_NUMBER = re.compile(r"\s*[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?\s*")
 # A missing value, where they are allowed; as a whole cell between commas.
-_MISSING = re.compile(r"(?:(?<=,)|^)\s*(?:(?:nan|na|n/a|null|none)\s*)?(?=,|$)", re.IGNORECASE | re.ASCII)
-# All that the fast parser may see beside commas and line ends: JSON knows further things that are no numbers.
-_PLAIN = b"0123456789+-.eE, \t"
+_MISSING = re.compile(r"(?:(?<=,)|^)\s*(?:(?:nan|na|n/a|null|none)\s*)?(?=,|$)", re.IGNORECASE)
 
 # Bytes parsed at once: small enough to stay in the cache, and other threads wait meanwhile, such as those that
 # answer health checks (S3).
@@ -43,6 +41,7 @@ class Columns:
 
 
 HEADERLESS = Columns()
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 NOT_TEXT = "is not UTF-8 text (a compressed or binary file?)"
 
 
@@ -99,7 +98,7 @@ class SeriesReader:
         self._rules = preprocessing
         self._length = length
         self._first: tuple[int, int] | None = None  # row and width of the first row
-        self._header: str | None = None
+        self.header: str | None = None  # the line, once it was read
         self._order: tuple[list[int], list[int]] = ([], [])  # where targets and values stand in a row
         self._block_bytes = block_bytes or BLOCK_BYTES
 
@@ -117,7 +116,7 @@ class SeriesReader:
     @property
     def has_label(self) -> bool:
         """Rows start with a label; known once the first block was read."""
-        return self._labelled and self._header is None
+        return self._labelled and self.header is None
 
     def fail(self, row: int, problem: str, column: int | None = None) -> NoReturn:
         """Raise the `UserError` that says what is wrong there."""
@@ -129,7 +128,7 @@ class SeriesReader:
     def _read_texts(self) -> Iterator[tuple[int, bytes]]:
         """Blocks of whole lines after the header, each with the number of its first row."""
         for number, text in _read_blocks(self._stream, self.source, self._block_bytes):
-            if self._header is None and self.columns != HEADERLESS:
+            if self.header is None and self.columns != HEADERLESS:
                 number, text = self._start(number, text)
             yield number, text
 
@@ -150,7 +149,7 @@ class SeriesReader:
             self.columns = HEADERLESS
             return number, text
         self._read_header(number, cells)
-        self._header = line
+        self.header = line
         return number + 1, rest
 
     def _read_header(self, number: int, cells: list[str]) -> None:
@@ -200,7 +199,7 @@ class SeriesReader:
 
     def _fits(self, number: int, width: int) -> bool:
         """Rows of this width are as the first one, or as the model takes them."""
-        if self._header is not None:
+        if self.header is not None:
             return width == sum(map(len, self._order))
         self._first = self._first or (number, width)
         if self._rules.any_length:
@@ -214,7 +213,7 @@ class SeriesReader:
         rows, labels, values, lines = [], [], [], []
         for row, raw in enumerate(text.split(b"\n"), number):
             line = self._decode(row, raw)
-            if _is_blank(line) or line == self._header:
+            if _is_blank(line) or line == self.header:
                 continue
             label, cells = self._split_line(row, line)
             rows.append(row)
@@ -230,10 +229,6 @@ class SeriesReader:
         first_column = 2 if self.has_label else 1
         matrix = self._to_matrix(rows, values, first_column)
         return self._split(rows, labels if self.has_label else [], matrix)
-
-    @property
-    def _has_label(self) -> bool:
-        return self._labelled and self._header is None
 
     def _split_line(self, row: int, line: str) -> tuple[str, str]:
         """A line's label, if it has one, and its values, joined by commas as they stand in the file."""
@@ -257,7 +252,7 @@ class SeriesReader:
     def _check_width(self, row: int, line: str, width: int) -> None:
         if self._fits(row, width):
             return
-        if self._header is not None:
+        if self.header is not None:
             columns = sum(map(len, self._order))
             self.fail(row, f"has {_count(width, 'cell')}, but the header names {_count(columns, 'column')}")
         if self._length is None:
@@ -306,7 +301,7 @@ class SeriesReader:
                     self.fail(row, "is empty; every value must be a number", column)
                 if not _NUMBER.fullmatch(cell):
                     self.fail(row, _no_number(cell), column)
-                if not np.isfinite(float(cell)):
+                if not np.isfinite(float(cell.strip())):
                     self.fail(row, f"is {_shorten(cell)}, which is too large for a number", column)
         raise AssertionError("the parser refused a text in which every cell is a number")
 
@@ -314,7 +309,7 @@ class SeriesReader:
 
     def _split(self, rows: Sequence[int], labels: list[str], matrix: NDArray[np.float64]) -> Block:
         """Targets and values apart, in the order of `columns`; checked."""
-        if self._header is None:
+        if self.header is None:
             targets, series = matrix[:, :0], matrix
         else:
             targets, series = (_pick(matrix, order) for order in self._order)
@@ -323,23 +318,13 @@ class SeriesReader:
                 row, target = np.argwhere(wrong)[0]
                 text = _missing_or_number(float(targets[row, target]))
                 self.fail(rows[row], f"is {text}; targets must be 0 or 1", self._order[0][target] + 1)
-        if self._rules.reads_missing:
-            self._check_missing(rows, series)
+        fault = self._rules.find_fault(series) if self._rules.reads_missing else None
+        if fault is not None:
+            column = fault.column
+            if column is not None:
+                column = column + 1 + self.has_label if self.header is None else self._order[1][column] + 1
+            self.fail(rows[fault.row], fault.problem, column)
         return Block(rows, labels, targets, series)
-
-    def _check_missing(self, rows: Sequence[int], series: NDArray[np.float64]) -> None:
-        missing = np.isnan(series)
-        if not missing.any():
-            return
-        empty = np.flatnonzero(missing.all(axis=1))
-        if empty.size:
-            self.fail(rows[empty[0]], "has no values, only missing ones")
-        if self._rules.missing_values == "error":
-            inside = missing & (np.arange(series.shape[1]) < self._rules.lengths(series)[:, None])
-            if inside.any():
-                row, place = np.argwhere(inside)[0]
-                column = self._order[1][place] + 1 if self._header is not None else place + 1 + self.has_label
-                self.fail(rows[row], "is missing, with values after it; missing-values=interpolate fills it", column)
 
     def _decode(self, row: int, raw: bytes) -> str:
         try:
@@ -420,37 +405,12 @@ def read_series(
     return np.concatenate(blocks)[:, np.newaxis, :]
 
 
-def write_labels(labels: Iterable[str]) -> str:
-    """CSV text of one label a line, quoted where CSV needs it, with a newline after each."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([label] for label in labels)
-    return text.getvalue()
-
-
-def write_targets(names: Sequence[str], targets: NDArray[np.bool_], probabilities: NDArray[np.float32]) -> str:
-    """CSV text with a header: the columns `y…` of 0 and 1, then their probabilities in columns `p…`.
-
-    Args:
-        names: the target columns as the training data has them.
-        targets: `[N, L]`.
-        probabilities: float32 `[N, L]`.
-    """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*names, *(f"p{name[1:]}" for name in names)])
-    writer.writerows(
-        [*flags, *(f"{value:.7g}" for value in row)]
-        for flags, row in zip(targets.astype(int).tolist(), probabilities.tolist(), strict=True)
-    )
-    return text.getvalue()
-
-
 def _read_blocks(stream: BinaryIO, source: str, block_bytes: int) -> Iterator[tuple[int, bytes]]:
     """Whole lines, ended by newlines only, with the number of the first of them."""
     number, carry = 1, b""
     while chunk := stream.read(block_bytes):
         if number == 1 and not carry:
-            chunk = chunk.removeprefix(b"\xef\xbb\xbf")
+            chunk = chunk.removeprefix(BYTE_ORDER_MARK)
         whole, newline, rest = chunk.rpartition(b"\n")
         if not newline:
             carry += chunk

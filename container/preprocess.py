@@ -3,11 +3,19 @@
 The same code runs in training and in serving; the artifact says with which settings.
 """
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
+
+
+class Fault(NamedTuple):
+    """A series whose missing values cannot be dealt with: which, and at which value, if at one of them."""
+
+    row: int
+    column: int | None
+    problem: str
 
 
 class Preprocessing(BaseModel):
@@ -41,6 +49,20 @@ class Preprocessing(BaseModel):
         at_end: NDArray[np.int64] = np.isnan(series[:, ::-1]).argmin(axis=1)
         lengths: NDArray[np.int64] = series.shape[1] - at_end
         return lengths
+
+    def find_fault(self, series: NDArray[np.float64]) -> Fault | None:
+        """The first of the series `[N, W]`, NaN for missing values, that `apply` cannot complete."""
+        missing = np.isnan(series)
+        if not missing.any():
+            return None
+        for row in np.flatnonzero(missing.all(axis=1))[:1]:
+            return Fault(int(row), None, "has no values, only missing ones")
+        if self.missing_values == "error":
+            inside = missing & (np.arange(series.shape[1]) < self.lengths(series)[:, None])
+            for row, column in np.argwhere(inside)[:1]:
+                problem = "is missing, with values after it; missing-values=interpolate fills it"
+                return Fault(int(row), int(column), problem)
+        return None
 
     def apply(self, series: NDArray[np.float64], length: int) -> NDArray[np.float64]:
         """Complete series of `length` values, float64 `[N, length]`.

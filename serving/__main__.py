@@ -9,13 +9,16 @@ from container.errors import UserError
 USAGE = """Usage: serve
 
 Serves the model in model/ below SAGEMAKER_BASE_DIR (default /opt/ml) over HTTP on port 8080:
-GET /ping, GET /execution-parameters, and POST /invocations, which takes CSV, one series a row without a
-label, and answers with CSV, one label a row; or, where the training data had a header, takes one with the
-columns of values, and answers with targets and probabilities. Environment variables:
-  SAGEMAKER_BIND_TO_PORT          port to listen on (8080)
-  SAGEMAKER_MODEL_SERVER_WORKERS  worker processes (one for each core)
-  SAGEMAKER_MODEL_SERVER_TIMEOUT  seconds after which a worker that hangs is replaced (60)
-  SAGEMAKER_MAX_PAYLOAD_IN_MB     largest request (25; in a batch job 100)
+GET /ping, GET /execution-parameters, and POST /invocations, which takes series as CSV, JSON, JSON Lines or NPY,
+without a label, and answers with predictions as CSV, JSON or JSON Lines. Environment variables:
+  SAGEMAKER_BIND_TO_PORT                port to listen on (8080)
+  SAGEMAKER_MODEL_SERVER_WORKERS        worker processes (one for each core)
+  SAGEMAKER_MODEL_SERVER_TIMEOUT        seconds after which a worker that hangs is replaced (60)
+  SAGEMAKER_MAX_PAYLOAD_IN_MB           largest request (25; in a batch job 100)
+  SAGEMAKER_INFERENCE_OUTPUT            predicted_label, probability, probabilities, explanation, or several of them
+  SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT  text/csv, application/json or application/jsonlines (as the request)
+  SAGEMAKER_CONTAINER_LOG_LEVEL         10 debug, 20 a line for each request, 30 warnings only (20)
+  LSTM_FCN_PRECISION                    float32 or bfloat16 (float32)
 """
 
 
@@ -43,13 +46,16 @@ def main() -> int:
 def _announce() -> None:
     """Say what will be served. Raises `UserError` if there is no usable model or a setting is wrong."""
     from container import artifact
+    from serving.encode import Encoder
+    from serving.negotiation import CSV, Reply
     from serving.settings import Settings
 
     settings = Settings.from_environment()
     metadata, _ = artifact.load(settings.model_folder)
+    Encoder(metadata).outputs(Reply(CSV, settings.outputs))
     print(
         f"serving {settings.model_folder}: {len(metadata.classes)} classes, series of {metadata.length} values; "
-        f"port {settings.port}, {settings.workers} worker(s) of {settings.inference_threads} thread(s)",
+        f"port {settings.port}, {settings.workers} worker(s), {settings.precision}",
         flush=True,
     )
 

@@ -2,41 +2,51 @@
 
 import contextlib
 import logging
+import re
 import time
+from collections.abc import Iterator
+from functools import lru_cache
+from itertools import count
 
-from flask import Flask, Request, Response, jsonify, request
+import numpy as np
+from flask import Flask, Request, Response, g, jsonify, request
 from werkzeug.exceptions import (
     BadRequest,
     HTTPException,
     MethodNotAllowed,
-    NotAcceptable,
     NotFound,
     RequestEntityTooLarge,
-    UnsupportedMediaType,
+    ServiceUnavailable,
 )
-from werkzeug.http import parse_accept_header
 
-from container.codec import read_series, write_labels, write_targets
+from container.cores import available_cores
 from container.errors import AlgorithmError, UserError
+from serving.admission import Admission
+from serving.decode import decode
+from serving.encode import Encoder
+from serving.negotiation import CSV, REPLY_TYPES, Reply, choose_reply, request_type
 from serving.predictor import Predictor
 from serving.settings import MEBIBYTE, Settings
 
 logger = logging.getLogger(__name__)
 
-CSV = "text/csv"
 ROUTES = "GET /ping, POST /invocations and GET /execution-parameters"
 BATCH_PAYLOAD_MIB = 6  # the platform's default for one request of a batch job
 BATCH_PRODUCT_MIB = 100  # at most: payload times concurrent requests (S27)
-DISCARDED_MIB = 1024  # of a body that is too large, read before the reply so that the client gets to see it
+DISCARDED_MIB = 1024  # of a body that is not wanted, read before the reply so that the client gets to see it
 READ_SIZE = 64 * 1024
+QUEUE = 128  # requests that a worker takes on at a time; more are told to come back
+QUEUE_BODIES = 8  # of the largest size allowed: how much all of them may hold together
+CHUNKED = MEBIBYTE  # what a body is taken for that does not say its size; such streams are few
 
 
 def application() -> Flask:
     """The application as a gunicorn worker starts it: settings from the environment, the model loaded."""
     started = time.perf_counter()
     settings = Settings.from_environment()
-    predictor = Predictor(settings.model_folder, settings.inference_threads)
-    logger.info("model loaded in %.0f ms", 1000 * (time.perf_counter() - started))
+    predictor = Predictor(settings.model_folder, available_cores(), settings.precision)
+    predictor.predict(np.zeros((1, 1, predictor.metadata.length)))  # the engine prepares itself at its first series
+    logger.info("model loaded in %.0f ms; engine: %s", 1000 * (time.perf_counter() - started), predictor.engine)
     return create_app(predictor, settings)
 
 
@@ -44,6 +54,14 @@ def create_app(predictor: Predictor, settings: Settings) -> Flask:
     """The web application that answers with `predictor`."""
     app = Flask(__name__, static_folder=None)
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
+    limit = settings.max_body_mib * MEBIBYTE
+    admission = Admission(QUEUE, QUEUE_BODIES * limit)
+    encoder = Encoder(predictor.metadata)
+
+    @lru_cache(maxsize=256)
+    def reply_to(accept: str, media_type: str) -> Reply:
+        like_request = media_type if media_type in REPLY_TYPES else CSV
+        return choose_reply(accept, Reply(settings.reply_type or like_request, settings.outputs))
 
     @app.get("/ping")
     def ping() -> Response:
@@ -63,27 +81,28 @@ def create_app(predictor: Predictor, settings: Settings) -> Flask:
 
     @app.post("/invocations")
     def invocations() -> Response:
-        """CSV of series in, CSV of predictions out: one a line, in order (S20, S24).
-
-        A model of data with a header wants a header, and answers with one.
-        """
-        # Read first: a client that is still sending would not see what is said of its headers.
-        body = _read_body(request, settings.max_body_mib * MEBIBYTE)
-        _check_content_type(request)
-        _check_accept(request)
-        metadata = predictor.metadata
-        series = read_series(body, "request", metadata.length, predictor.columns, metadata.preprocessing)
-        if len(series) == 0:
-            return Response(status=204)
-        probabilities = predictor.predict(series)
-        if metadata.columns is None:
-            text = write_labels(predictor.labels(probabilities))
-        else:
-            text = write_targets(metadata.classes, predictor.targets(probabilities), probabilities)
+        """Series in, predictions out: one each, in order (S20, S24)."""
+        with admission.admit(CHUNKED if request.content_length is None else min(request.content_length, limit)):
+            # Read first: a client that is still sending would not see what is said of its headers.
+            with _timed("read"):
+                body = _read_body(request, limit)
+            media_type = request_type(request.headers.get("Content-Type", ""))
+            reply = reply_to(request.headers.get("Accept", ""), media_type)
+            encoder.outputs(reply)
+            with _timed("parse"):
+                series = decode(body, media_type, predictor.metadata)
+            g.rows = len(series)
+            if len(series) == 0:
+                return Response(status=204)
+            with _timed("predict"):
+                predictions = predictor.predict(series)
+            with _timed("encode"):
+                text = encoder.encode(predictions, reply)
         # Replies of a batch job are put one behind the other as they are; elsewhere a newline is noise (S31).
-        return Response(text if settings.batch else text.removesuffix("\n"), content_type=f"{CSV}; charset=utf-8")
+        return Response(text if settings.batch else text.removesuffix("\n"), content_type=reply.content_type)
 
     _register_error_handlers(app, settings)
+    _register_log(app)
     return app
 
 
@@ -99,6 +118,13 @@ def _register_error_handlers(app: Flask, settings: Settings) -> None:
         _discard_body(request)
         limit = f"The request is larger than {settings.max_body_mib} MiB"
         return _text(f"{limit}; send fewer rows at once, or set SAGEMAKER_MAX_PAYLOAD_IN_MB.", 413)
+
+    @app.errorhandler(ServiceUnavailable)
+    def too_many(error: ServiceUnavailable) -> Response:
+        _discard_body(request)
+        response = _text(error.description or "", 503)
+        response.headers["Retry-After"] = str(error.retry_after)
+        return response
 
     @app.errorhandler(NotFound)
     @app.errorhandler(MethodNotAllowed)
@@ -118,20 +144,35 @@ def _register_error_handlers(app: Flask, settings: Settings) -> None:
         return _text("The server failed on this request; its log says why.", AlgorithmError.http_status)
 
 
-def _check_content_type(incoming: Request) -> None:
-    """No content type means CSV (S16, S17)."""
-    if incoming.mimetype not in ("", CSV):
-        raise UnsupportedMediaType(f"Content-Type {incoming.mimetype} is not supported; send {CSV}.")
+def _register_log(app: Flask) -> None:
+    """One line for each request to /invocations: its id, what came of it, and where the time went."""
+    numbers = count(1)
+
+    @app.before_request
+    def start() -> None:
+        g.milliseconds = {}
+
+    @app.after_request
+    def log(response: Response) -> Response:
+        if request.path == "/invocations" and logger.isEnabledFor(logging.INFO):
+            given = request.headers.get("X-Amzn-SageMaker-Inference-Id", "")
+            parts = [f"id={given if re.fullmatch('[!-~]{1,64}', given) else next(numbers)}"]
+            parts += [f"status={response.status_code}", f"rows={g.get('rows', 0)}"]
+            parts += [f"{step}_ms={milliseconds:.2f}" for step, milliseconds in g.milliseconds.items()]
+            if response.status_code >= 400:
+                parts.append(f"error={response.get_data(as_text=True).strip()!r}")
+            logger.info("invocation %s", " ".join(parts))
+        return response
 
 
-def _check_accept(incoming: Request) -> None:
-    """No `Accept`, or one of its ranges covers CSV (S18)."""
-    header = incoming.headers.get("Accept", "").strip()
-    if not header:
-        return
-    accepted = {value.split(";")[0].strip().lower() for value, quality in parse_accept_header(header) if quality > 0}
-    if not accepted & {CSV, "text/*", "*/*"}:
-        raise NotAcceptable(f"Accept {header} cannot be met; predictions come as {CSV}.")
+@contextlib.contextmanager
+def _timed(step: str) -> Iterator[None]:
+    """Note how long a step of the request takes, for the log."""
+    started = time.perf_counter()
+    try:
+        yield
+    finally:
+        g.milliseconds[step] = 1000 * (time.perf_counter() - started)
 
 
 def _read_body(incoming: Request, limit: int) -> bytes:
@@ -142,13 +183,21 @@ def _read_body(incoming: Request, limit: int) -> bytes:
         raise RequestEntityTooLarge
     try:
         body: bytes = stream.read(limit + 1)
-    except Exception as error:  # the server's own classes: a broken chunk, a connection that was cut
-        raise BadRequest(f"The request's body cannot be read: {error}") from error
+    except Exception as error:  # the server's own classes: a broken chunk, a connection that was cut or fell silent
+        _close_connection(incoming)
+        raise BadRequest(f"The request's body cannot be read: {error}.") from error
     if len(body) > limit:
         raise RequestEntityTooLarge
     if declared is not None and len(body) < declared:
         raise BadRequest(f"The request's body ends after {len(body)} of {declared} bytes.")
     return body
+
+
+def _close_connection(incoming: Request) -> None:
+    """Have gunicorn say that it closes the connection, which it does: nobody knows where the next request starts."""
+    request_of_server = getattr(getattr(incoming.environ["wsgi.input"], "reader", None), "req", None)
+    if request_of_server is not None:
+        request_of_server.force_close()
 
 
 def _discard_body(incoming: Request) -> None:

@@ -1,7 +1,12 @@
 """gunicorn's configuration; it reads the module's names."""
 
 import os
+import resource
+import socket
+import struct
+from typing import Any
 
+from serving.app import QUEUE
 from serving.settings import Settings
 
 _settings = Settings.from_environment()
@@ -10,7 +15,13 @@ wsgi_app = "serving.app:application()"
 bind = f"0.0.0.0:{_settings.port}"
 workers = _settings.workers
 worker_class = "gthread"  # health checks are answered while predictions run (S3)
-threads = 16
+# Threads start when they are needed: one for each request of the queue, and some that see to health checks and to
+# clients who are slow to say what they want.
+threads = QUEUE + 256
+_files, _most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (_most_files, _most_files))
+worker_connections = max(threads + 1, min(16384, _most_files - 256))
+backlog = 4096
 timeout = _settings.timeout
 graceful_timeout = 25  # the platform kills 30 seconds after SIGTERM (S8)
 keepalive = 75
@@ -18,11 +29,19 @@ keepalive = 75
 _shared_memory = "/dev/shm"  # noqa: S108
 worker_tmp_dir = _shared_memory if os.access(_shared_memory, os.W_OK) else None
 control_socket_disable = True
+SILENCE = 30  # seconds in which a client sends or takes nothing, after which its connection is closed
 logconfig_dict = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"plain": {"format": "%(asctime)s [%(process)d] %(levelname)s %(message)s"}},
     "handlers": {"stdout": {"class": "logging.StreamHandler", "formatter": "plain", "stream": "ext://sys.stdout"}},
-    "root": {"level": "INFO", "handlers": ["stdout"]},
-    "loggers": {"gunicorn.error": {"level": "INFO", "handlers": ["stdout"], "propagate": False}},
+    "root": {"level": _settings.log_level, "handlers": ["stdout"]},
+    "loggers": {"gunicorn.error": {"level": _settings.log_level, "handlers": ["stdout"], "propagate": False}},
 }
+
+
+def when_ready(server: Any) -> None:
+    """Connections inherit what is set for the listening socket: a silent client holds a thread for so long only."""
+    for listener in server.LISTENERS:
+        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+            listener.sock.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", SILENCE, 0))

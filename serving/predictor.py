@@ -1,65 +1,131 @@
-"""Series to class probabilities, by ONNX Runtime."""
+"""Series to class probabilities and explanations, by ONNX Runtime."""
 
+import json
+import logging
 import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
 from container import artifact
-from container.codec import HEADERLESS, Columns
 from container.errors import UserError
+from serving.settings import Precision
 
-BLOCK = 32  # series given to the runtime at once: what a block needs stays in the cache, more is no faster
+logger = logging.getLogger(__name__)
+
+ENGINES = {"CUDAExecutionProvider": "CUDA", "OpenVINOExecutionProvider": "OpenVINO", "CPUExecutionProvider": "CPU"}
+# Series given to the engine at once. On a CPU what a block needs stays in the cache and more is no faster, and
+# other requests wait for no more than a block; a GPU wants to be filled.
+BLOCK, GPU_BLOCK = 16, 512
+ERRORS = 3  # severity of ONNX Runtime's log; its warnings say which operators run where
+
+
+class TooLargeError(UserError):
+    """A series has values so large that the network cannot compute with them."""
+
+    def __init__(self, index: int) -> None:
+        super().__init__(f"Series {index + 1} of the request has values too large for the model.")
+        self.index = index
+
+
+class Predictions(NamedTuple):
+    """What a model says of some series.
+
+    probabilities: float32 `[N, classes]`.
+    explanation: float32 `[N, length]`, the class activation map of the most probable class: what each time step
+        adds to its logit, the mean of which is the convolutions' part. `[N, 0]` from models that have none.
+    """
+
+    probabilities: NDArray[np.float32]
+    explanation: NDArray[np.float32]
+
+    @property
+    def most_probable(self) -> NDArray[np.int64]:
+        """The most probable class of each series, int64 `[N]`."""
+        found: NDArray[np.int64] = self.probabilities.argmax(axis=1)
+        return found
 
 
 class Predictor:
-    """A loaded model. Safe to call from several threads, which take turns block by block."""
+    """A loaded model. Safe to call from several threads, which share its cores block by block."""
 
-    def __init__(self, folder: Path, threads: int) -> None:
-        """Load the model in `folder`, to be run on `threads` threads.
+    def __init__(self, folder: Path, threads: int, precision: Precision = "float32") -> None:
+        """Load the model in `folder`, to be run on `threads` cores.
 
         Raises:
-            UserError: there is no usable model (see `container.artifact.load`).
+            UserError: there is no usable model (see `container.artifact.load`), or the engine that is installed
+                knows no bfloat16.
         """
         self.metadata, graph = artifact.load(folder)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        # A waiting thread that spins takes the core from the other workers.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-        self._turn = threading.Lock()
-
-    def predict(self, series: NDArray[np.float64]) -> NDArray[np.float32]:
-        """Probabilities, float32 `[N, classes]`, of raw series, float64 `[N, 1, length]`.
-
-        Raises:
-            UserError: a series has values so large that the network cannot compute with them.
-        """
-        result = np.empty((len(series), len(self.metadata.classes)), dtype=np.float32)
-        for start in range(0, len(series), BLOCK):
-            with self._turn:
-                (block,) = self._session.run(["probabilities"], {"series": series[start : start + BLOCK]})
-            result[start : start + BLOCK] = block
-        bad = np.flatnonzero(~np.isfinite(result).all(axis=1))
-        if bad.size:
-            raise UserError(f"Series {bad[0] + 1} of the request has values too large for the model.")
-        return result
+        self._session = _open_session(graph, threads, precision)
+        self._outputs = [output.name for output in self._session.get_outputs()]
+        self._block = GPU_BLOCK if self.engine == "CUDA" else BLOCK
+        self._turns = threading.Semaphore(threads)
+        self._threads = threads
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="predict")
 
     @property
-    def columns(self) -> Columns:
-        """The columns of a request's header; empty if the model's data had none."""
-        return HEADERLESS if self.metadata.columns is None else Columns(series=tuple(self.metadata.columns))
+    def engine(self) -> str:
+        """What runs the graph: CUDA, OpenVINO or CPU."""
+        return ENGINES[self._session.get_providers()[0]]
 
-    def targets(self, probabilities: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """Which target columns are 1, bool `[N, classes]`: the most probable, or each that is more likely than not."""
-        if self.metadata.independent:
-            return probabilities > 0.5
-        most: NDArray[np.bool_] = np.arange(probabilities.shape[1]) == probabilities.argmax(axis=1)[:, np.newaxis]
-        return most
+    def predict(self, series: NDArray[np.float64]) -> Predictions:
+        """Predictions of complete series, float64 `[N, 1, length]`, as they are before scaling.
 
-    def labels(self, probabilities: NDArray[np.float32]) -> list[str]:
-        """The label of the most probable class of each row, as it stood in the training data."""
-        return [self.metadata.classes[k] for k in probabilities.argmax(axis=1)]
+        Raises:
+            TooLargeError: names the first such series.
+        """
+        width = self.metadata.length if self.metadata.has_explanation else 0
+        found = Predictions(
+            np.empty((len(series), len(self.metadata.classes)), dtype=np.float32),
+            np.empty((len(series), width), dtype=np.float32),
+        )
+        starts = iter(range(0, len(series), self._block))
+        others = min(self._threads, -(-len(series) // self._block)) - 1
+        assistants = [self._pool.submit(self._run, series, found, starts) for _ in range(others)]
+        self._run(series, found, starts)
+        for assistant in assistants:
+            if not assistant.cancel():  # one that has not begun is not needed any more
+                assistant.result()
+        for values in found:
+            bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
+            if bad.size:
+                raise TooLargeError(int(bad[0]))
+        return found
+
+    def _run(self, series: NDArray[np.float64], found: Predictions, starts: Iterator[int]) -> None:
+        """Predict blocks until none is left; several threads may share `starts`."""
+        for start in starts:
+            block = slice(start, start + self._block)
+            with self._turns:
+                outputs = self._session.run(self._outputs, {"series": series[block]})
+            for values, output in zip(found, outputs, strict=False):
+                values[block] = output
+
+
+def _open_session(graph: bytes, threads: int, precision: Precision) -> onnxruntime.InferenceSession:
+    """A session of `threads` single-threaded lanes: blocks side by side beat threads that meet in each block."""
+    available = onnxruntime.get_available_providers()
+    engine = next(name for name in ENGINES if name in available)
+    if precision != "float32" and engine != "OpenVINOExecutionProvider":
+        raise UserError(f"LSTM_FCN_PRECISION={precision} needs OpenVINO, which is not installed; leave it at float32.")
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = ERRORS
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    settings: dict[str, str] = {}
+    if engine == "OpenVINOExecutionProvider":
+        # Pinned threads put the workers of one machine on the same core.
+        hints = {"ENABLE_CPU_PINNING": False, "INFERENCE_PRECISION_HINT": "bf16" if precision == "bfloat16" else "f32"}
+        lanes = {"NUM_STREAMS": str(threads), "INFERENCE_NUM_THREADS": threads}
+        settings = {"device_type": "CPU", "load_config": json.dumps({"CPU": hints | lanes})}
+    providers = list(dict.fromkeys([engine, "CPUExecutionProvider"]))
+    session = onnxruntime.InferenceSession(graph, options, providers, [settings] + [{}] * (len(providers) - 1))
+    if session.get_providers()[0] != engine:
+        logger.warning("WARNING: %s cannot be used here; predictions run on the CPU, more slowly", ENGINES[engine])
+    return session

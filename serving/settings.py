@@ -1,14 +1,17 @@
 """The environment of a serving container, read once into one frozen object."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, cast, get_args
 
 from container.cores import available_cores
 from container.errors import UserError
 from container.optml import OptML
+from serving.negotiation import REPLY_TYPES, parse_outputs
 
+Precision = Literal["float32", "bfloat16"]
 MEBIBYTE = 1024 * 1024
 
 
@@ -19,15 +22,18 @@ class Settings:
     model_folder: Path
     port: int  # S2
     workers: int  # processes, each with its own copy of the model (S12)
-    inference_threads: int  # of each worker
     timeout: int  # seconds (S39)
     max_body_mib: int  # a larger request gets 413 (S22)
+    reply_type: str | None  # of replies to requests that leave the choice; None: as the request, else CSV
+    outputs: tuple[str, ...]  # of replies to requests that name none; empty: those that suit the model
+    precision: Precision  # of the predictions
+    log_level: int  # 10 debug, 20 info, ...
     batch: bool  # a batch transform job sends the requests (S29)
     local_batch: bool  # it is one of the Python SDK's local mode, which alone writes `True` (S28)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Settings":
-        """Settings from environment variables. Raises `UserError` for one that is not a number in its range."""
+        """Settings from environment variables. Raises `UserError` for one that is wrong."""
         cores = available_cores()
         workers = _integer(environment, "SAGEMAKER_MODEL_SERVER_WORKERS", cores, 1, 256)
         batch_text = environment.get("SAGEMAKER_BATCH", "")
@@ -38,9 +44,12 @@ class Settings:
             model_folder=OptML.from_environment(environment).model,
             port=_integer(environment, "SAGEMAKER_BIND_TO_PORT", 8080, 1, 65535),
             workers=workers,
-            inference_threads=max(1, cores // workers),
             timeout=_integer(environment, "SAGEMAKER_MODEL_SERVER_TIMEOUT", 60, 1, 3600),
             max_body_mib=max_body or 1024,
+            reply_type=_choice(environment, "SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT", REPLY_TYPES) or None,
+            outputs=_outputs(environment),
+            precision=cast(Precision, _choice(environment, "LSTM_FCN_PRECISION", get_args(Precision)) or "float32"),
+            log_level=_integer(environment, "SAGEMAKER_CONTAINER_LOG_LEVEL", 20, 0, 50),
             batch=batch,
             local_batch=batch_text == "True",
         )
@@ -53,3 +62,19 @@ def _integer(environment: Mapping[str, str], name: str, default: int, low: int, 
     if not text.isascii() or not text.isdigit() or not low <= int(text) <= high:
         raise UserError(f"The environment variable {name}={text} must be an integer from {low} to {high}.")
     return int(text)
+
+
+def _outputs(environment: Mapping[str, str]) -> tuple[str, ...]:
+    text = environment.get("SAGEMAKER_INFERENCE_OUTPUT", "").strip()
+    try:
+        return parse_outputs(text) if text else ()
+    except ValueError as error:
+        raise UserError(f"The environment variable SAGEMAKER_INFERENCE_OUTPUT={text} is wrong: {error}.") from error
+
+
+def _choice(environment: Mapping[str, str], name: str, choices: Sequence[str]) -> str:
+    """One of the choices, or nothing."""
+    text = environment.get(name, "").strip().lower()
+    if text and text not in choices:
+        raise UserError(f"The environment variable {name}={text} must be {', '.join(choices[:-1])} or {choices[-1]}.")
+    return text

@@ -14,24 +14,27 @@ from training.model import Classifier
 
 logger = logging.getLogger(__name__)
 
-TOLERANCE = 1e-4  # largest difference of a probability between torch and the exported graph
+OUTPUTS = ["probabilities", "explanation"]
+TOLERANCE = 1e-4  # largest difference of an output between torch and the exported graph
 
 
 def export_graph(classifier: Classifier, rows: NDArray[np.float64]) -> bytes:
-    """The classifier as an ONNX graph: `series` float64 `[batch, 1, T]` in, `probabilities` float32 out.
+    """The classifier as an ONNX graph: `series` float64 in, `probabilities` and `explanation` float32 out.
+
+    Their shapes are those of `Classifier.forward`; the batch size is free.
 
     Args:
         classifier: in evaluation mode, on the CPU.
         rows: real series, float64 `[K, 1, T]`, on which the graph must agree with torch.
 
     Raises:
-        AlgorithmError: a probability differs by more than `TOLERANCE`.
+        AlgorithmError: an output differs by more than `TOLERANCE`.
     """
     graph = _to_onnx(classifier, rows.shape[-1])
     difference = largest_difference(classifier, graph, rows)
     if not difference <= TOLERANCE:
         raise AlgorithmError(
-            f"The exported graph differs from the trained network by {difference:.1e} in a probability "
+            f"The exported graph differs from the trained network by {difference:.1e} in an output "
             f"(at most {TOLERANCE:.0e} is allowed); no model was written."
         )
     logger.info("export: largest difference to torch over %d series: %.1e", len(rows), difference)
@@ -44,12 +47,16 @@ def export_weights(classifier: Classifier) -> bytes:
 
 
 def largest_difference(classifier: Classifier, graph: bytes, rows: NDArray[np.float64]) -> float:
-    """The largest absolute difference of any probability between torch and the graph."""
+    """The largest difference of any output between torch and the graph; an explanation's, which has no bounds,
+    as a share of its largest value.
+    """
     session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
-    (exported,) = session.run(["probabilities"], {"series": rows})
+    exported = session.run(OUTPUTS, {"series": rows})
     with torch.no_grad():
-        expected = classifier(torch.from_numpy(rows)).numpy()
-    return float(np.abs(expected - exported).max())
+        expected = [output.numpy() for output in classifier(torch.from_numpy(rows))]
+    scales = (1.0, max(1.0, float(np.abs(expected[1]).max())))
+    differences = [np.abs(a - b).max() / scale for a, b, scale in zip(expected, exported, scales, strict=True)]
+    return float(np.max(differences))
 
 
 def _to_onnx(classifier: Classifier, length: int) -> bytes:
@@ -66,7 +73,7 @@ def _to_onnx(classifier: Classifier, length: int) -> bytes:
                 dynamo=True,
                 verbose=False,
                 input_names=["series"],
-                output_names=["probabilities"],
+                output_names=OUTPUTS,
                 dynamic_shapes=({0: torch.export.Dim("batch")},),
             )
     finally:

@@ -5,6 +5,7 @@ import platform
 from importlib.metadata import version
 
 import numpy as np
+import onnxruntime
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -133,7 +134,8 @@ def _check_batch_size(settings: Hyperparameters, group: Group) -> None:
 
 def versions() -> dict[str, str]:
     """The versions of what made the model."""
-    packages = {name: version(name) for name in ("torch", "numpy", "onnx", "onnxruntime")}
+    packages = {name: version(name) for name in ("torch", "numpy", "onnx")}
+    packages["onnxruntime"] = onnxruntime.__version__  # which several packages bring
     return {"lstm-fcn": __version__, "python": platform.python_version(), **packages}
 
 

@@ -44,6 +44,16 @@ class LSTMFCN(nn.Module):
 
     def forward(self, series: Tensor) -> Tensor:
         """Scaled series, float32 `[B, 1, T]`, to logits `[B, num_classes]`."""
+        hidden, features = self.extract(series)
+        # The sum over time as a product: its gradient keeps the channels-last order, that of sum() does not.
+        average = torch.matmul(features.new_ones(features.shape[1]), features) / features.shape[1]
+        logits: Tensor = self.linear(torch.cat([hidden, average], dim=1))
+        return logits
+
+    def extract(self, series: Tensor) -> tuple[Tensor, Tensor]:
+        """What the linear layer reads: the LSTM's output `[B, hidden_size]` and, before their average over time,
+        the convolutions' `[B, T, filters]`.
+        """
         shuffled = series[:, 0, :]  # dimension shuffle: one step of T features
         image = series.unsqueeze(2).to(memory_format=torch.channels_last)  # [B, 1, 1, T]
         # In mixed precision, what reads the series itself stays in float32: the three digits of bfloat16 are too
@@ -51,11 +61,7 @@ class LSTMFCN(nn.Module):
         with torch.autocast(series.device.type, enabled=False):
             hidden = self.lstm(shuffled)
             image = self.fcn[0](image)
-        features = self.fcn[1:](image).squeeze(2).transpose(1, 2)  # [B, T, filters]
-        # The sum over time as a product: its gradient keeps the channels-last order, that of sum() does not.
-        average = torch.matmul(features.new_ones(features.shape[1]), features) / features.shape[1]
-        logits: Tensor = self.linear(torch.cat([hidden, average], dim=1))
-        return logits
+        return hidden, self.fcn[1:](image).squeeze(2).transpose(1, 2)
 
 
 class ConvBlock(nn.Module):
@@ -144,7 +150,7 @@ CONSTANT = 1e-12  # a standard deviation below this share of the mean is roundin
 
 
 class Classifier(nn.Module):
-    """The whole way from raw series to class probabilities, as it is exported."""
+    """The whole way from raw series to class probabilities and their explanation, as it is exported."""
 
     def __init__(self, scaler: Scaler, network: LSTMFCN, independent: bool = False) -> None:
         """`independent` classes have a probability each; others share 1."""
@@ -153,7 +159,16 @@ class Classifier(nn.Module):
         self.network = network
         self.independent = independent
 
-    def forward(self, series: Tensor) -> Tensor:
-        """Raw series, float64 `[B, 1, T]`, to probabilities, float32 `[B, num_classes]`."""
-        logits: Tensor = self.network(self.scaler(series))
-        return logits.sigmoid() if self.independent else logits.softmax(dim=-1)
+    def forward(self, series: Tensor) -> tuple[Tensor, Tensor]:
+        """Raw series, float64 `[B, 1, T]`, to probabilities, float32 `[B, num_classes]`, and an explanation.
+
+        The explanation, float32 `[B, T]`, is the class activation map (Zhou et al. 2016) of the most probable
+        class: how much each time step adds to its logit. With an average over time before the linear layer it is
+        exact: the map's mean is the convolutions' part of the logit.
+        """
+        linear = self.network.linear
+        hidden, features = self.network.extract(self.scaler(series))
+        logits: Tensor = linear(torch.cat([hidden, features.mean(dim=1)], dim=1))
+        weights = linear.weight[logits.argmax(dim=1), hidden.shape[1] :]
+        explanation = torch.matmul(features, weights.unsqueeze(-1)).squeeze(-1)
+        return logits.sigmoid() if self.independent else logits.softmax(dim=-1), explanation

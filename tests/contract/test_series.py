@@ -144,7 +144,7 @@ def test_serving_treats_series_as_training_does(
     series = ramps(40, 99, case.gaps, case.shortest)
     metadata, graph = artifact.load(trained[name].model)
     complete = case.rules.apply(series, LENGTH)[:, None]
-    (expected,) = onnxruntime.InferenceSession(graph).run(None, {"series": complete})
+    (expected,) = onnxruntime.InferenceSession(graph).run(["probabilities"], {"series": complete})
     lines = case.lines(series)
     header = [] if metadata.columns is None else [",".join(metadata.columns)]
     reply = servers[name].invoke("\n".join(header + lines))

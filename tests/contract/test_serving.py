@@ -124,7 +124,7 @@ class TestPredictions:
 
     @pytest.mark.parametrize(
         "accept",
-        ["", "*/*", "text/csv", "text/*", "TEXT/CSV", "application/json, text/csv;q=0.5", "text/csv; charset=utf-8"],
+        ["", "*/*", "text/csv", "text/*", "TEXT/CSV", "image/png, text/csv;q=0.5", "text/csv; charset=utf-8"],
     )
     def test_accept(self, server: Endpoint, accept: str) -> None:
         reply = server.invoke(ROWS, Accept=accept)
@@ -193,17 +193,17 @@ class TestBadRequests:
         reply = server.invoke(body)
         assert (reply.status, reply.body) == (204, b"")
 
-    @pytest.mark.parametrize("content_type", ["application/json", "text/plain", "csv", "x"])
+    @pytest.mark.parametrize("content_type", ["application/xml", "text/plain", "csv", "x"])
     def test_unsupported_content_type(self, server: Endpoint, content_type: str) -> None:
         reply = server.invoke(ROWS, Content_Type=content_type)
         assert reply.status == 415
-        assert "send text/csv" in reply.text
+        assert "send text/csv, application/json, application/jsonlines or application/x-npy." in reply.text
 
-    @pytest.mark.parametrize("accept", ["application/json", "text/csv;q=0", "image/*", "nonsense"])
+    @pytest.mark.parametrize("accept", ["application/xml", "text/csv;q=0", "image/*"])
     def test_unsupported_accept(self, server: Endpoint, accept: str) -> None:
         reply = server.invoke(ROWS, Accept=accept)
         assert reply.status == 406
-        assert "predictions come as text/csv" in reply.text
+        assert "predictions come as text/csv, application/json or application/jsonlines." in reply.text
 
     def test_a_body_of_25_mb_is_accepted_and_a_larger_one_is_told_the_limit(self, server: Endpoint) -> None:
         line = ",".join(["0.123456789"] * LENGTH) + "\n"
@@ -240,6 +240,15 @@ class TestBadRequests:
             reply = client.recv(4096)
         assert reply == b"" or reply.startswith(b"HTTP/1.1 400")
         assert server.invoke(ROWS).status == 200
+
+    def test_a_connection_that_is_closed_behind_a_reply_is_said_to_be(self, server: Endpoint) -> None:
+        connection = connect(server)
+        connection.putrequest("POST", "/invocations")
+        connection.putheader("Transfer-Encoding", "chunked")
+        connection.endheaders(b"zz\r\n" + ROWS.encode())
+        reply = connection.getresponse()
+        assert (reply.status, reply.getheader("Connection")) == (400, "close")
+        connection.close()
 
 
 class TestSettings:

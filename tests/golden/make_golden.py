@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from container.artifact import SCHEMA_VERSION
-from container.codec import read_series
+from serving.decode import decode
+from serving.negotiation import CSV
 from serving.predictor import Predictor
 from tests.programs import TrainingJob
 
@@ -50,9 +51,9 @@ def main() -> None:
     request = "\n".join([names, *make_rows(8, seed=1)[1]]) + "\n"
     (FOLDER / "series.csv").write_text(request)
     predictor = Predictor(FOLDER / "model", threads=1)
-    metadata = predictor.metadata
-    series = read_series(request.encode(), "series.csv", metadata.length, predictor.columns, metadata.preprocessing)
-    np.savetxt(FOLDER / "probabilities.csv", predictor.predict(series), delimiter=",", fmt="%.6f")
+    found = predictor.predict(decode(request.encode(), CSV, predictor.metadata))
+    np.savetxt(FOLDER / "probabilities.csv", found.probabilities, delimiter=",", fmt="%.6f")
+    np.savetxt(FOLDER / "explanation.csv", found.explanation, delimiter=",", fmt="%.6f")
 
 
 if __name__ == "__main__":

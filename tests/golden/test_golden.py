@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from container.artifact import SCHEMA_VERSION
-from container.codec import read_series
+from serving.decode import decode
+from serving.negotiation import CSV
 from serving.predictor import Predictor
 
 FOLDERS = sorted(Path(__file__).parent.glob("v*"))
@@ -15,11 +16,13 @@ FOLDERS = sorted(Path(__file__).parent.glob("v*"))
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 def test_old_models_give_the_same_predictions(folder: Path) -> None:
     predictor = Predictor(folder / "model", threads=1)
-    metadata = predictor.metadata
-    request = (folder / "series.csv").read_bytes()
-    series = read_series(request, "series.csv", metadata.length, predictor.columns, metadata.preprocessing)
+    found = predictor.predict(decode((folder / "series.csv").read_bytes(), CSV, predictor.metadata))
     expected = np.loadtxt(folder / "probabilities.csv", delimiter=",")
-    np.testing.assert_allclose(predictor.predict(series), expected, atol=1e-5)
+    np.testing.assert_allclose(found.probabilities, expected, atol=1e-5)
+    assert predictor.metadata.has_explanation == (folder / "explanation.csv").exists()
+    if predictor.metadata.has_explanation:
+        expected = np.loadtxt(folder / "explanation.csv", delimiter=",")
+        np.testing.assert_allclose(found.explanation, expected, atol=1e-4)
 
 
 def test_version_1_is_without_header_and_one_class_a_row() -> None:

@@ -1,7 +1,9 @@
 """The rows of the checklist that need a container; the others are in `tests/contract/test_checklist.py`."""
 
 import re
+import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,7 +12,8 @@ from typing import NamedTuple
 import pytest
 
 from container.metrics import METRICS
-from tests.images.engine import SERVE, TRAIN, docker, running
+from tests.contract.test_serving import GOLDEN, LABELS, ROWS
+from tests.images.engine import SERVE, TRAIN, Container, docker, running
 from tests.programs import (
     MODEL_FILES,
     TrainingJob,
@@ -203,3 +206,62 @@ def test_row_49_metrics_on_a_pipe_and_on_a_terminal(finished: dict[str, Run]) ->
             for metric in METRICS:
                 (text,) = re.findall(metric.regex, line)
                 float(text)
+
+
+def serve_model(tmp_path: Path) -> Path:
+    """A model to mount, which everyone may read."""
+    return Path(shutil.copytree(GOLDEN / "model", tmp_path / "model"))
+
+
+@pytest.mark.parametrize("command", [["serve"], []], ids=["serve", "no argument"])
+def test_row_55_the_word_serve(tmp_path: Path, command: list[str]) -> None:
+    """`docker run IMAGE serve`, and without an argument: GET /ping is 200 and empty within 120 seconds."""
+    port = free_port()
+    options = ["-p", f"127.0.0.1:{port}:8080", "-v", f"{serve_model(tmp_path)}:/opt/ml/model"]
+    with running(*options, SERVE, *command, port=port) as container:
+        wait_until_healthy(container.url)
+        reply = request(f"{container.url}/ping")
+        assert (reply.status, reply.body) == (200, b"")
+
+
+INSIDE = (
+    "import sys, time, urllib.request as u\n"
+    "def ask(path, body=None):\n"
+    "    r = u.Request(f'http://localhost:{sys.argv[1]}/{path}', body, {'Content-Type': 'text/csv'})\n"
+    "    return u.urlopen(r, timeout=5).read().decode()\n"
+    "for _ in range(200):\n"
+    "    try: ask('ping'); break\n"
+    "    except OSError: time.sleep(0.05)\n"
+    "print(ask('invocations', sys.argv[2].encode()), end='')"
+)
+
+
+def ask_inside(container: Container, port: int = 8080) -> list[str]:
+    """Labels of the golden series, asked for within the container."""
+    return docker("exec", container.name, "python", "-c", INSIDE, str(port), ROWS).stdout.split("\n")
+
+
+def test_row_56_read_only_and_without_a_network(tmp_path: Path) -> None:
+    """The same with a read-only root and model, /tmp in memory, and no network."""
+    options = ["--read-only", "--tmpfs", "/tmp", "--network", "none"]  # noqa: S108
+    with running(*options, "-v", f"{serve_model(tmp_path)}:/opt/ml/model:ro", SERVE) as container:
+        assert ask_inside(container) == LABELS
+
+
+def test_row_61_docker_stop(tmp_path: Path) -> None:
+    """`docker stop -t 30` ends within 30 seconds, and a request in flight gets its answer."""
+    port = free_port()
+    options = ["-p", f"127.0.0.1:{port}:8080", "-v", f"{serve_model(tmp_path)}:/opt/ml/model"]
+    with running(*options, SERVE, port=port) as container, ThreadPoolExecutor(1) as pool:
+        wait_until_healthy(container.url)
+        reply = pool.submit(request, f"{container.url}/invocations", ROWS * 20_000)
+        time.sleep(0.5)
+        code, seconds = container.stop(30)
+        assert (code, seconds < 28) == (0, True), container.logs()
+        assert reply.result().text.count("\n") == 8 * 20_000 - 1
+
+
+def test_row_62_another_user(tmp_path: Path) -> None:
+    """With `--user 1000:1000`, as serverless endpoints may have it, the container still answers."""
+    with running("--user", "1000:1000", "-v", f"{serve_model(tmp_path)}:/opt/ml/model:ro", SERVE) as container:
+        assert ask_inside(container) == LABELS

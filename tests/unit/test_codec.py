@@ -1,5 +1,4 @@
 import contextlib
-import csv
 import io
 import re
 import signal
@@ -16,7 +15,7 @@ from hypothesis.extra import numpy as npst
 from numpy.typing import NDArray
 
 from container import codec
-from container.codec import Block, Columns, SeriesReader, read_series, write_labels, write_targets
+from container.codec import Block, Columns, SeriesReader, read_series
 from container.errors import UserError
 from container.preprocess import STRICT, Preprocessing
 
@@ -76,13 +75,6 @@ def test_requests_are_read_as_pandas_reads_them(table: NDArray[np.float64]) -> N
     text = pd.DataFrame(table).to_csv(header=False, index=False)
     expected = pd.read_csv(io.StringIO(text), header=None, dtype=np.float64).to_numpy()
     np.testing.assert_array_equal(read_series(text.encode(), "request", table.shape[1])[:, 0, :], expected)
-
-
-@given(st.lists(labels, min_size=1))
-def test_labels_survive_writing(names: list[str]) -> None:
-    text = write_labels(names)
-    assert [row[0] for row in csv.reader(io.StringIO(text, newline=""))] == names
-    assert text.endswith("\n")
 
 
 def assert_rows_or_a_user_error(data: bytes) -> None:
@@ -519,18 +511,6 @@ def test_a_line_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_all_blocks_must_have_one_width() -> None:
     with pytest.raises(UserError, match="f, row 40001 has 3 values, but row 1 has 2 values"):
         read_labelled(b"a,1,2\n" * 40000 + b"b,1,2,3\n")
-
-
-def test_targets_are_written_with_their_probabilities_under_a_header() -> None:
-    targets = np.array([[True, False], [False, False]])
-    probabilities = np.array([[0.75, 0.125], [1e-9, 1 / 3]], dtype=np.float32)
-    text = write_targets(["y1", "y_warm"], targets, probabilities)
-    assert text == "y1,y_warm,p1,p_warm\n1,0,0.75,0.125\n0,0,1e-09,0.3333333\n"
-
-
-def test_target_names_that_need_quotes_are_quoted() -> None:
-    text = write_targets(['y,"1"'], np.array([[True]]), np.ones((1, 1), np.float32))
-    assert next(csv.reader(io.StringIO(text, newline=""))) == ['y,"1"', 'p,"1"']
 
 
 @pytest.mark.parametrize("separator", [";", "\t", " "])

@@ -186,7 +186,7 @@ class TestScaler:
 
 def test_classifier_gives_probabilities_of_raw_series() -> None:
     classifier = Classifier(Scaler(Scaling(method="series")), LSTMFCN(30, 4)).eval()
-    probabilities = classifier(torch.randn(5, 1, 30, dtype=torch.float64))
+    probabilities, _ = classifier(torch.randn(5, 1, 30, dtype=torch.float64))
     assert probabilities.dtype == torch.float32
     torch.testing.assert_close(probabilities.sum(dim=1), torch.ones(5))
 
@@ -194,5 +194,21 @@ def test_classifier_gives_probabilities_of_raw_series() -> None:
 def test_independent_classes_have_a_probability_each() -> None:
     torch.manual_seed(0)
     network, series = LSTMFCN(30, 4), torch.randn(5, 1, 30, dtype=torch.float64)
-    probabilities = Classifier(Scaler(Scaling(method="none")), network, independent=True).eval()(series)
+    probabilities, _ = Classifier(Scaler(Scaling(method="none")), network, independent=True).eval()(series)
     torch.testing.assert_close(probabilities, network(series.float()).sigmoid())
+
+
+def test_the_mean_of_the_activation_map_is_the_convolutions_part_of_the_logit() -> None:
+    torch.manual_seed(0)
+    network, series = LSTMFCN(30, 4).eval(), torch.randn(6, 1, 30, dtype=torch.float64)
+    torch.nn.init.normal_(network.linear.weight[:, :8], std=3.0)  # other classes for other series
+    _, explanation = Classifier(Scaler(Scaling(method="none")), network).eval()(series)
+    logits = network(series.float())
+    hidden, _ = network.extract(series.float())
+    most_probable = logits.argmax(dim=1)
+    assert len(set(most_probable.tolist())) > 1
+    of_lstm = torch.nn.functional.linear(hidden, network.linear.weight[:, : hidden.shape[1]], network.linear.bias)
+    expected = (logits - of_lstm)[torch.arange(6), most_probable]
+    assert explanation.shape == (6, 30)
+    assert explanation.std(dim=1).min() > 0
+    torch.testing.assert_close(explanation.mean(dim=1), expected)

@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -17,9 +18,12 @@ def test_defaults() -> None:
         model_folder=Path("/opt/ml/model"),
         port=8080,
         workers=4,
-        inference_threads=1,
         timeout=60,
         max_body_mib=25,
+        reply_type=None,
+        outputs=(),
+        precision="float32",
+        log_level=20,
         batch=False,
         local_batch=False,
     )
@@ -31,10 +35,16 @@ def test_everything_set() -> None:
         "SAGEMAKER_MODEL_SERVER_WORKERS": "2",
         "SAGEMAKER_MODEL_SERVER_TIMEOUT": "3600",
         "SAGEMAKER_MAX_PAYLOAD_IN_MB": "7",
+        "SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT": "Application/JSON",
+        "SAGEMAKER_INFERENCE_OUTPUT": "predicted_label, Explanation",
+        "SAGEMAKER_CONTAINER_LOG_LEVEL": "30",
+        "LSTM_FCN_PRECISION": "bfloat16",
         "SAGEMAKER_PROGRAM": "ignored.py",
     }
     settings = Settings.from_environment(environment)
-    assert (settings.port, settings.workers, settings.inference_threads) == (9090, 2, 2)
+    assert (settings.port, settings.workers) == (9090, 2)
+    assert (settings.reply_type, settings.outputs) == ("application/json", ("predicted_label", "explanation"))
+    assert (settings.precision, settings.log_level) == ("bfloat16", 30)
     assert (settings.timeout, settings.max_body_mib) == (3600, 7)
 
 
@@ -53,3 +63,19 @@ def test_a_stream_without_a_limit_still_has_one() -> None:
 def test_a_wrong_value_is_named(text: str) -> None:
     with pytest.raises(UserError, match=f"SAGEMAKER_BIND_TO_PORT={text} must be an integer from 1 to 65535"):
         Settings.from_environment({"SAGEMAKER_BIND_TO_PORT": text})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("SAGEMAKER_INFERENCE_OUTPUT", "label", "SAGEMAKER_INFERENCE_OUTPUT=label is wrong: 'label' is no output"),
+        ("SAGEMAKER_INFERENCE_OUTPUT", "probability,,", "'' is no output; there are predicted_label, "),
+        ("SAGEMAKER_INFERENCE_OUTPUT", "probability,probability", "'probability' is named twice"),
+        ("SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT", "image/png", "must be text/csv, application/json or application/jso"),
+        ("SAGEMAKER_CONTAINER_LOG_LEVEL", "info", "must be an integer from 0 to 50"),
+        ("LSTM_FCN_PRECISION", "int8", "LSTM_FCN_PRECISION=int8 must be float32 or bfloat16"),
+    ],
+)
+def test_wrong_choices(name: str, value: str, message: str) -> None:
+    with pytest.raises(UserError, match=re.escape(message)):
+        Settings.from_environment({name: value})

@@ -1,0 +1,276 @@
+"""A load test of `serve` against the plain way, in the same run: `make bench-serve`. wrk makes the load.
+
+The plain way is `benchmarks.plain_server`: Flask, pandas.read_csv and torch below one sync worker of gunicorn for each
+core. Both serve the same artifact, and must give the same labels before anything is timed. They take turns, case by
+case, and only the one that is measured runs. Each case starts its servers anew: one under load goes on to compute what
+the load generator no longer waits for.
+
+    python -m benchmarks.serving [--seconds 6] [--precision bfloat16]
+
+Latencies are wrk's, which counts what its connections could not send while they waited (coordinated omission); of fewer
+than 100 requests, the slowest stands for p99. The exit code is not 0 if a request failed.
+"""
+
+import argparse
+import http.client
+import json
+import math
+import os
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from container.cores import available_cores
+from tests.programs import (
+    TrainingJob,
+    assert_succeeds,
+    descendants,
+    environment,
+    free_port,
+    labelled_csv,
+    request,
+    wait_until_healthy,
+    without_labels,
+)
+
+LENGTH, CLASSES = 150, ("1", "2", "3", "4", "5")
+ROWS = (1, 10, 100, 1000)  # of a request
+CONNECTIONS = (1, 8, 64)
+ROUNDS = 3  # answers to each connection, at least: what is under way at the end counts for nothing
+WARM_UP_SECONDS = 1.0
+PATIENCE = "300s"  # longer than any answer takes; wrk would count a late one as an error
+SAME_SHARE = 0.99  # of the labels, where ours computes in bfloat16: a series between two classes may fall to either
+ROOT = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True)
+class Load:
+    """What wrk measured; latencies in milliseconds."""
+
+    requests: int
+    per_second: float
+    p50: float
+    p99: float
+    errors: int  # answers that are not 2xx, connections that broke
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running server."""
+
+    url: str
+    process: "subprocess.Popen[str]"
+    log: Path
+    start_seconds: float  # to the first good /ping
+
+    def workers(self) -> list[int]:
+        return list(descendants(self.process.pid))
+
+
+@contextmanager
+def running(command: list[str], root: Path, settings: Mapping[str, str]) -> Iterator[Server]:
+    """A server of the model in `root`/model, on a free port; what still runs of it in the end is killed."""
+    port = str(free_port())
+    ports = {"SAGEMAKER_BIND_TO_PORT": port, "PORT": port}  # gunicorn by itself goes by PORT
+    log = root / "server.log"
+    started = time.perf_counter()
+    with log.open("wb") as file:  # a pipe would have to be read, on cores that are to serve
+        variables = environment(root, {**settings, **ports})
+        process = subprocess.Popen(command, cwd=ROOT, env=variables, stdout=file, stderr=subprocess.STDOUT, text=True)
+    try:
+        wait_until_healthy(f"http://127.0.0.1:{port}", process)
+        yield Server(f"http://127.0.0.1:{port}", process, log, time.perf_counter() - started)
+    finally:
+        kill(process)
+
+
+def kill(process: "subprocess.Popen[str]") -> None:
+    """End a server and its workers at once."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGSTOP)  # it starts no new worker
+        for number in (*descendants(process.pid), process.pid):
+            os.kill(number, signal.SIGKILL)
+        process.wait()
+
+
+@dataclass
+class Way:
+    """A way to serve, and what its servers were like."""
+
+    name: str
+    command: list[str]
+    settings: dict[str, str] = field(default_factory=dict)
+    start_seconds: list[float] = field(default_factory=list)
+    worker_megabytes: list[float] = field(default_factory=list)  # the largest worker after each case
+    said_first: str = ""
+
+    @contextmanager
+    def serve(self, root: Path) -> Iterator[str]:
+        """Where a server of the model in `root`/model takes requests."""
+        with running(self.command, root, self.settings) as server:
+            self.start_seconds.append(server.start_seconds)
+            yield f"{server.url}/invocations"
+            self.worker_megabytes.append(max(map(resident_megabytes, server.workers())))
+            self.said_first = server.log.read_text().partition("\n")[0]
+
+
+def ways(precision: str | None) -> tuple[Way, Way]:
+    """Ours and the plain way."""
+    ours = Way("ours", [sys.executable, "-m", "serving"])
+    if precision:
+        ours.settings["LSTM_FCN_PRECISION"] = precision
+    workers = ["--workers", str(available_cores()), "--worker-class", "sync", "--timeout", "60"]
+    return ours, Way("plain", [sys.executable, "-m", "gunicorn", *workers, "benchmarks.plain_server:application()"])
+
+
+def train_model(root: Path) -> None:
+    """A model in `root`/model: the default network, hardly trained."""
+    job = TrainingJob(root)
+    job.write("input/data/training/train.csv", labelled_csv(512, LENGTH, CLASSES))
+    job.write("input/config/hyperparameters.json", {"epochs": "2"})
+    assert_succeeds(job)
+
+
+def series_csv(rows: int) -> str:
+    """Series to predict, none of which the model was trained on; their labels are in no order."""
+    lines = without_labels(labelled_csv(rows, LENGTH, CLASSES, seed=1)).splitlines(keepends=True)
+    return "".join(lines[k] for k in np.random.default_rng(0).permutation(rows))
+
+
+def resident_megabytes(process: int) -> float:
+    """The part of a process's memory that is in RAM."""
+    status = Path(f"/proc/{process}/status").read_text()
+    return int(status.split("VmRSS:")[1].split()[0]) / 1000
+
+
+def check_labels(both: tuple[Way, Way], root: Path, exact: bool) -> None:
+    """Both ways give the same labels; or, in an arithmetic with fewer digits, almost the same."""
+    rows = max(ROWS)
+    answers = []
+    for way in both:
+        with way.serve(root) as url:
+            answers.append(answer(url, series_csv(rows)).split())
+    same = sum(ours == plain for ours, plain in zip(*answers, strict=True))
+    print(f"The same label for {same} of {rows} series, {len(set(answers[1]))} different labels.\n")
+    if same < rows * (1 if exact else SAME_SHARE):
+        raise SystemExit("The two ways do not give the same labels.")
+
+
+def answer(url: str, body: str) -> str:
+    reply = request(url, body)
+    if reply.status != http.client.OK:
+        raise SystemExit(f"a server answered {reply.status}: {reply.text}")
+    return reply.text
+
+
+def warm_up(url: str, body: str) -> float:
+    """Keep all cores busy for a while; the requests per second. Everything sent is answered when this returns."""
+    started = time.perf_counter()
+    sent = 0
+    with ThreadPoolExecutor(2 * available_cores()) as clients:
+        while sent == 0 or time.perf_counter() - started < WARM_UP_SECONDS:
+            sent += len(list(clients.map(answer, [url] * 2 * available_cores(), [body] * 2 * available_cores())))
+    return sent / (time.perf_counter() - started)
+
+
+def load(url: str, body: Path, connections: int, seconds: int) -> Load:
+    """Post a file's content for some seconds; each connection sends again when it has its answer."""
+    command = [shutil.which("wrk") or "wrk", "--threads", "1", "--connections", str(connections)]
+    command += ["--duration", f"{seconds}s", "--timeout", PATIENCE, "--script", str(Path(__file__).parent / "post.lua")]
+    result = subprocess.run([*command, url, "--", str(body)], capture_output=True, text=True, check=False)
+    if result.returncode:
+        raise SystemExit(f"wrk failed: {result.stdout}{result.stderr}")
+    found: Mapping[str, float] = json.loads(result.stdout.splitlines()[-1])
+    return Load(
+        requests=int(found["requests"]),
+        per_second=found["requests"] / found["microseconds"] * 1e6,
+        p50=found["p50"] / 1000,
+        p99=found["p99"] / 1000,
+        errors=int(found["bad_status"] + found["broken"] + found["late"]),
+    )
+
+
+def measure(way: Way, root: Path, rows: int, connections: int, seconds: int) -> Load:
+    body = root / f"{rows}.csv"
+    body.write_text(series_csv(rows))
+    with way.serve(root) as url:
+        rate = warm_up(url, body.read_text())
+        return load(url, body, connections, max(seconds, math.ceil(ROUNDS * connections / rate)))
+
+
+def ratio(ours: float, plain: float) -> str:
+    return f"{ours / plain:.2f}" if plain else "-"
+
+
+def compare_loads(both: tuple[Way, Way], root: Path, seconds: int) -> int:
+    """Print a table of all cases; the number of errors."""
+    print(
+        "| rows | conn. | requests/s | plain | ours / plain | rows/s | plain | p50, ms | plain | ours / plain ", end=""
+    )
+    print("| p99, ms | plain | ours / plain | errors | plain |")
+    print("|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|")
+    failed = 0
+    for rows in ROWS:
+        for connections in CONNECTIONS:
+            ours, plain = (measure(way, root, rows, connections, seconds) for way in both)
+            failed += ours.errors + plain.errors
+            print(
+                f"| {rows} | {connections} | {ours.per_second:.1f} | {plain.per_second:.1f} "
+                f"| {ratio(ours.per_second, plain.per_second)} "
+                f"| {ours.per_second * rows:.0f} | {plain.per_second * rows:.0f} "
+                f"| {ours.p50:.1f} | {plain.p50:.1f} | {ratio(ours.p50, plain.p50)} "
+                f"| {ours.p99:.1f} | {plain.p99:.1f} | {ratio(ours.p99, plain.p99)} "
+                f"| {ours.errors} | {plain.errors} |",
+                flush=True,
+            )
+    return failed
+
+
+def compare_servers(ours: Way, plain: Way) -> None:
+    """Print a table of what all those servers were like."""
+    starts = [statistics.median(way.start_seconds) for way in (ours, plain)]
+    memory = [max(way.worker_megabytes) for way in (ours, plain)]
+    print("\n| | ours | plain | ours / plain |\n|---|---|---|---|")
+    print(
+        f"| start to first good /ping, median of {len(ours.start_seconds)} "
+        f"| {starts[0]:.2f} s | {starts[1]:.2f} s | {ratio(*starts)} |"
+    )
+    print(
+        f"| resident memory of the largest worker after load "
+        f"| {memory[0]:.0f} MB | {memory[1]:.0f} MB | {ratio(*memory)} |",
+        flush=True,
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=int, default=6, help="of each case, at least")
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), help="LSTM_FCN_PRECISION of ours")
+    arguments = parser.parse_args()
+    if shutil.which("wrk") is None:
+        raise SystemExit("wrk is missing: apt-get install wrk")
+    both = ways(arguments.precision)
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        train_model(root)
+        check_labels(both, root, exact=arguments.precision != "bfloat16")
+        print(f"{available_cores()} core(s), shared with the load generator. Ours: {both[0].said_first}\n", flush=True)
+        errors = compare_loads(both, root, arguments.seconds)
+        compare_servers(*both)
+    if errors:
+        raise SystemExit(f"{errors} request(s) failed")
+
+
+if __name__ == "__main__":
+    main()

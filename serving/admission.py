@@ -1,0 +1,38 @@
+"""How many requests a worker takes on: a bounded queue, and a bounded amount of memory for their bodies."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from werkzeug.exceptions import ServiceUnavailable
+
+RETRY_AFTER = 1  # seconds
+
+
+class Admission:
+    """Counts the requests that are being answered or wait for it."""
+
+    def __init__(self, requests: int, size: int) -> None:
+        """At most `requests` at a time, with bodies of `size` bytes together; one of any size is always taken."""
+        self._most_requests, self._most_bytes = requests, size
+        self._requests = self._bytes = 0
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def admit(self, size: int) -> Iterator[None]:
+        """A place for a request with a body of up to `size` bytes, for as long as the context lasts.
+
+        Raises:
+            ServiceUnavailable: there is none; the client may try again (503 with `Retry-After`).
+        """
+        with self._lock:
+            if self._requests and (self._requests >= self._most_requests or self._bytes + size > self._most_bytes):
+                raise ServiceUnavailable("Too many requests are waiting; try again.", retry_after=RETRY_AFTER)
+            self._requests += 1
+            self._bytes += size
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._requests -= 1
+                self._bytes -= size

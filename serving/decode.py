@@ -1,0 +1,162 @@
+"""Requests to series: CSV, JSON, JSON Lines and NPY (S20, S21)."""
+
+import io
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import simdjson
+from numpy.typing import NDArray
+
+from container.artifact import Metadata
+from container.codec import BYTE_ORDER_MARK, HEADERLESS, Columns, read_series
+from container.errors import UserError
+from container.preprocess import Preprocessing
+from serving.negotiation import CSV, JSON, JSON_LINES, NPY
+
+SOURCE = "request"  # as messages call it
+LAYOUTS = 'a list of numbers, {"features": [...]} or {"data": {"features": {"values": [...]}}}'
+
+
+def decode(body: bytes, media_type: str, metadata: Metadata) -> NDArray[np.float64]:
+    """The complete series of a request, float64 `[N, 1, length]`; N is 0 if it holds nothing but white space.
+
+    Without a header (see `container.codec`), values come in the order in which the training data had them.
+
+    Raises:
+        UserError: says which series of the request is wrong, where, and what would be right.
+    """
+    return DECODERS[media_type](body, metadata)
+
+
+def columns_of(metadata: Metadata) -> Columns:
+    """The columns that a header must name; none if the training data had no header."""
+    return HEADERLESS if metadata.columns is None else Columns(series=tuple(metadata.columns))
+
+
+def _decode_csv(body: bytes, metadata: Metadata) -> NDArray[np.float64]:
+    return read_series(body, SOURCE, metadata.length, columns_of(metadata), metadata.preprocessing)
+
+
+def _decode_json(body: bytes, metadata: Metadata) -> NDArray[np.float64]:
+    """`{"instances": [series, ...]}`, or one series alone."""
+    if not body.strip():
+        return _stack([], metadata)
+    document = _parse_json(body, SOURCE)
+    instances = document["instances"] if isinstance(document, dict) and "instances" in document else [document]
+    if not isinstance(instances, list):
+        raise UserError(f'{SOURCE}: "instances" must be a list of series, each {LAYOUTS}.')
+    places = [f"{SOURCE}, instance {number}" for number in range(1, len(instances) + 1)]
+    series = [_numbers(item, place) for item, place in zip(instances, places, strict=True)]
+    return _stack([_complete(row, place, metadata) for row, place in zip(series, places, strict=True)], metadata)
+
+
+def _decode_json_lines(body: bytes, metadata: Metadata) -> NDArray[np.float64]:
+    series = []
+    for number, line in enumerate(body.removeprefix(BYTE_ORDER_MARK).split(b"\n"), 1):
+        if line.strip():
+            place = f"{SOURCE}, line {number}"
+            series.append(_complete(_numbers(_parse_json(line, place), place), place, metadata))
+    return _stack(series, metadata)
+
+
+def _decode_npy(body: bytes, metadata: Metadata) -> NDArray[np.float64]:
+    """An array `[N, L]` or `[N, 1, L]` of numbers; pickled objects are never unpickled."""
+    if not body:
+        return _stack([], metadata)
+    array = _read_npy(body)
+    if array.ndim == 3 and array.shape[1] == 1:
+        array = array[:, 0, :]
+    if array.ndim != 2:
+        raise UserError(f"{SOURCE}: the array has the shape {array.shape}; it must be [series, values].")
+    rows = enumerate(array.astype(np.float64), 1)
+    return _stack([_complete(row, f"{SOURCE}, series {number}", metadata) for number, row in rows], metadata)
+
+
+DECODERS: dict[str, Callable[[bytes, Metadata], NDArray[np.float64]]] = {
+    CSV: _decode_csv,
+    JSON: _decode_json,
+    JSON_LINES: _decode_json_lines,
+    NPY: _decode_npy,
+}
+
+
+def _parse_json(text: bytes, place: str) -> Any:
+    try:
+        # A parser of its own for each text: what one gives out lives as long as it does.
+        return simdjson.Parser().parse(text.removeprefix(BYTE_ORDER_MARK).strip(), recursive=True)
+    except (ValueError, RuntimeError) as error:
+        raise UserError(f"{place} is no valid JSON: {str(error).rstrip('.')}.") from error
+
+
+def _numbers(item: Any, place: str) -> NDArray[np.float64]:
+    """One series in any of the layouts, float64 `[L]`; NaN for null."""
+    values = item
+    if isinstance(values, dict) and "data" in values:
+        values = values["data"]
+    if isinstance(values, dict):
+        values = values.get("features")
+    if isinstance(values, dict):
+        values = values.get("values")
+    if not isinstance(values, list):
+        raise UserError(f"{place} must be {LAYOUTS}.")
+    if not set(map(type, values)) <= {int, float, type(None)}:
+        bad = next(k for k, value in enumerate(values) if type(value) not in (int, float, type(None)))
+        raise UserError(f"{place}, value {bad + 1} is {_shorten(values[bad])}; every value must be a finite number.")
+    return np.array(values, dtype=np.float64)
+
+
+def _read_npy(body: bytes) -> NDArray[Any]:
+    """The array of a NPY file, without a copy: numpy's own reader makes room for all that a header claims."""
+    stream = io.BytesIO(body)
+    try:
+        version = np.lib.format.read_magic(stream)
+        read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[
+            version
+        ]
+        shape, by_columns, dtype = read_header(stream)
+    except Exception as error:  # of many kinds: the header is a Python literal
+        raise UserError(f"{SOURCE} is no array in NPY format (versions 1 and 2).") from error
+    if dtype.kind not in "fiu":
+        raise UserError(f"{SOURCE}: the array's type is {dtype}; it must hold numbers.")
+    expected, found = math.prod(shape) * dtype.itemsize, len(body) - stream.tell()
+    if expected != found or min(shape, default=0) < 0:
+        raise UserError(f"{SOURCE}: the array's values take {expected} bytes, but there are {found}.")
+    values = np.frombuffer(body, dtype=dtype, offset=stream.tell())
+    return values.reshape(shape, order="F" if by_columns else "C")
+
+
+def _complete(values: NDArray[np.float64], place: str, metadata: Metadata) -> NDArray[np.float64]:
+    """One series as the model takes it, float64 `[length]`, from one with NaN for missing values, `[L]`."""
+    rules, length = metadata.preprocessing, metadata.length
+    fits = 0 < len(values) <= length if rules.length_policy == "pad" else len(values) == length
+    if not (fits or (rules.length_policy == "resample" and len(values))):
+        upto = "up to " if rules.any_length else ""
+        found = "1 value" if len(values) == 1 else f"{len(values)} values"
+        raise UserError(f"{place} has {found}, but the model takes series of {upto}{length} values.")
+    if not np.isfinite(values).all():
+        _check_missing(values, place, rules)
+    complete: NDArray[np.float64] = rules.apply(values[np.newaxis], length)[0]
+    return complete
+
+
+def _check_missing(values: NDArray[np.float64], place: str, rules: Preprocessing) -> None:
+    for k in np.flatnonzero(np.isinf(values))[:1]:
+        raise UserError(f"{place}, value {k + 1} is {values[k]}; every value must be a finite number.")
+    if not rules.reads_missing:
+        missing = np.flatnonzero(np.isnan(values))[0]
+        raise UserError(f"{place}, value {missing + 1} is missing; every value must be a number.")
+    fault = rules.find_fault(values[np.newaxis])
+    if fault is not None:
+        where = place if fault.column is None else f"{place}, value {fault.column + 1}"
+        raise UserError(f"{where} {fault.problem}.")
+
+
+def _stack(series: Sequence[NDArray[np.float64]], metadata: Metadata) -> NDArray[np.float64]:
+    return np.stack(series)[:, np.newaxis, :] if series else np.empty((0, 1, metadata.length))
+
+
+def _shorten(value: Any, limit: int = 40) -> str:
+    text = repr(value)
+    return text if len(text) <= limit else text[:limit] + "..."

@@ -1,0 +1,123 @@
+"""Predictions to text: CSV, JSON and JSON Lines (S20, S24, S25)."""
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from container.artifact import Metadata
+from container.errors import UserError
+from serving.negotiation import CSV, JSON, Reply
+from serving.predictor import Predictions
+
+
+class Encoder:
+    """Writes the predictions of one model, one row a series."""
+
+    def __init__(self, metadata: Metadata) -> None:
+        self._metadata = metadata
+        self._has_columns = metadata.columns is not None
+        self._csv_labels = [_csv_line([label]) for label in metadata.classes]
+        self._json_names = [json.dumps(label) for label in metadata.classes]
+
+    def encode(self, predictions: Predictions, reply: Reply) -> str:
+        """The whole text of a reply, with a newline at its end."""
+        rows = self.rows(predictions, reply)
+        if reply.media_type == JSON:
+            return f'{{"predictions": [{", ".join(rows)}]}}\n'
+        return "\n".join([*self.header(reply), *rows, ""])
+
+    def outputs(self, reply: Reply) -> tuple[str, ...]:
+        """What is written: by default the label or, for a model of data with a header, targets and probabilities.
+
+        Raises:
+            UserError: the model has no such output.
+        """
+        default = ("predicted_label", "probabilities") if self._has_columns else ("predicted_label",)
+        outputs = reply.outputs or default
+        if "explanation" in outputs and not self._metadata.has_explanation:
+            raise UserError("The model is of an earlier release and has no explanation; train it anew to have one.")
+        return outputs
+
+    def header(self, reply: Reply) -> list[str]:
+        """The line that CSV starts with, if it has one."""
+        wanted = self._has_columns if reply.header is None else reply.header
+        if reply.media_type != CSV or not wanted:
+            return []
+        return [_csv_line([name for output in self.outputs(reply) for name in self._names(output)])]
+
+    def rows(self, predictions: Predictions, reply: Reply) -> list[str]:
+        """A CSV line or a JSON object for each series, without a newline."""
+        outputs = self.outputs(reply)
+        if reply.media_type == CSV:
+            columns = [self._csv_cells(output, predictions) for output in outputs]
+            return columns[0] if len(columns) == 1 else [",".join(cells) for cells in zip(*columns, strict=True)]
+        values = [self._json_values(output, predictions) for output in outputs]
+        keys = [f'"{output}": ' for output in outputs]
+        return [f"{{{', '.join(map(''.join, zip(keys, row, strict=True)))}}}" for row in zip(*values, strict=True)]
+
+    def _names(self, output: str) -> Sequence[str]:
+        """The columns of an output; those that belong to a column of the training data are called after it."""
+        classes, columns = self._metadata.classes, self._metadata.columns
+        if output == "probability":
+            return [output]
+        if columns is None:
+            if output == "predicted_label":
+                return [output]
+            if output == "probabilities":
+                return [f"probability_{label}" for label in classes]
+            return [f"{output}_{step}" for step in range(1, self._metadata.length + 1)]
+        if output == "predicted_label":
+            return classes
+        prefix, named = ("p", classes) if output == "probabilities" else ("e", columns)
+        return [f"{prefix}{name[1:]}" for name in named]
+
+    def _csv_cells(self, output: str, predictions: Predictions) -> list[str]:
+        if output == "predicted_label":
+            if self._has_columns:
+                return [",".join(map(str, row)) for row in self._targets(predictions).tolist()]
+            return [self._csv_labels[k] for k in predictions.most_probable.tolist()]
+        return list(map(",".join, _numbers(output, predictions)))
+
+    def _json_values(self, output: str, predictions: Predictions) -> list[str]:
+        if output == "predicted_label":
+            if self._has_columns:
+                return [self._json_object(map(str, row)) for row in self._targets(predictions).tolist()]
+            return [self._json_names[k] for k in predictions.most_probable.tolist()]
+        numbers = _numbers(output, predictions)
+        if output == "probability":
+            return [row[0] for row in numbers]
+        if output == "probabilities":
+            return [self._json_object(row) for row in numbers]
+        return [f"[{', '.join(row)}]" for row in numbers]
+
+    def _json_object(self, values: Iterable[str]) -> str:
+        pairs = (f"{name}: {value}" for name, value in zip(self._json_names, values, strict=True))
+        return f"{{{', '.join(pairs)}}}"
+
+    def _targets(self, predictions: Predictions) -> NDArray[np.int64]:
+        """Which target columns are 1, `[N, C]`: the most probable, or each that is more likely than not."""
+        probabilities = predictions.probabilities
+        if self._metadata.independent:
+            return (probabilities > 0.5).astype(np.int64)
+        return np.eye(probabilities.shape[1], dtype=np.int64)[predictions.most_probable]
+
+
+def _numbers(output: str, predictions: Predictions) -> list[list[str]]:
+    """The numbers of each series as both CSV and JSON write them; they are finite."""
+    values = {
+        "probability": predictions.probabilities.max(axis=1, keepdims=True),
+        "probabilities": predictions.probabilities,
+        "explanation": predictions.explanation,
+    }[output]
+    return [[f"{value:.7g}" for value in row] for row in values.tolist()]
+
+
+def _csv_line(cells: Sequence[str]) -> str:
+    """Cells quoted where CSV needs it."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="").writerow(cells)
+    return text.getvalue()

@@ -1,0 +1,135 @@
+"""What is fuzzed: functions of bytes that must not raise, whatever the bytes are.
+
+Each takes its options from the first bytes. `python -m tests.fuzz` searches for bytes that break one; the corpus of
+what was found so far is run by the unit tests.
+"""
+
+import io
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from flask.testing import FlaskClient
+from numpy.typing import NDArray
+
+from container.codec import HEADERLESS, Block, Columns, SeriesReader
+from container.errors import UserError
+from container.preprocess import Preprocessing
+from serving.app import create_app
+from serving.decode import decode
+from serving.negotiation import REQUEST_TYPES
+from serving.predictor import Predictor
+from serving.settings import Settings
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+CORPUS = Path(__file__).parent / "corpus"
+
+RULES = [
+    Preprocessing.model_validate({"missing_values": missing, "length_policy": length})
+    for missing in ("error", "interpolate")
+    for length in ("error", "pad", "resample")
+]
+COLUMNS = (None, HEADERLESS, Columns(("y1", "y2"), ("x1", "x2", "x3")))
+METHODS = ("POST", "GET", "PUT", "HEAD")
+PATHS = ("/invocations", "/ping", "/execution-parameters", "/models")
+STATUSES = {200, 204, 400, 404, 405, 406, 413, 415}
+
+
+def fuzz_codec(data: bytes) -> None:
+    """The rows of any text are read, or a `UserError` says why not; alike in blocks and with care line by line."""
+    options, text = data[:1] or b"\0", data[1:]
+    labelled, rules, columns = options[0] & 1, RULES[options[0] // 2 % 6], COLUMNS[options[0] // 12 % 3]
+    if not labelled and columns is None:
+        columns = HEADERLESS
+
+    def read(block_bytes: int | None, careful: bool) -> list[Block] | str:
+        reader = SeriesReader(
+            io.BytesIO(text),
+            "f",
+            labelled=bool(labelled),
+            columns=columns,
+            preprocessing=rules,
+            length=None if labelled else 3,
+            block_bytes=block_bytes,
+        )
+        if careful:
+            reader.parse_plain_blocks = lambda texts: ((number, text, None) for number, text in texts)  # type: ignore[method-assign]
+        try:
+            return list(reader)
+        except UserError as error:
+            assert len(str(error)) < 500  # noqa: PT017
+            return str(error)
+
+    whole, slow = read(None, careful=False), read(None, careful=True)
+    if isinstance(whole, str) or isinstance(slow, str):
+        assert whole == slow, (whole, slow)
+        return
+    assert [list(block.rows) for block in whole] == [list(block.rows) for block in slow]
+    for fast, careful in zip(whole, slow, strict=True):
+        assert fast.labels == careful.labels
+        np.testing.assert_array_equal(fast.series, careful.series)
+        np.testing.assert_array_equal(fast.targets, careful.targets)
+        assert rules.reads_missing or np.isfinite(fast.series).all()
+    parts = read(7, careful=False)
+    assert not isinstance(parts, str), parts
+    assert rows_of(parts) == rows_of(whole)
+
+
+def rows_of(blocks: list[Block]) -> list[tuple[int, list[float]]]:
+    """Rows and their values, without what pads shorter ones to the width of their block."""
+
+    def values(row: NDArray[np.float64]) -> list[float]:
+        known = np.flatnonzero(~np.isnan(row))
+        return [float(value) if value == value else -0.5 for value in row[: known[-1] + 1]] if known.size else []
+
+    return [
+        (number, values(series)) for block in blocks for number, series in zip(block.rows, block.series, strict=True)
+    ]
+
+
+def fuzz_decode(data: bytes) -> None:
+    """A request of any format becomes series that the network can take, or a `UserError` says why not."""
+    options, body = data[:1] or b"\0", data[1:]
+    metadata = predictor(options[0] & 1).metadata
+    metadata = metadata.model_copy(update={"preprocessing": RULES[options[0] // 8 % 6]})
+    try:
+        series = decode(body, REQUEST_TYPES[options[0] // 2 % 4], metadata)
+    except UserError as error:
+        assert len(str(error)) < 500  # noqa: PT017
+        return
+    assert series.shape[1:] == (1, metadata.length)
+    assert np.isfinite(series).all()
+
+
+def fuzz_http(data: bytes) -> None:
+    """Whatever is sent gets a status that the contract knows, and never the server's own fault.
+
+    The first byte chooses model, method and path; NUL ends `Content-Type`, another one ends `Accept`.
+    """
+    options, rest = data[:1] or b"\0", data[1:]
+    content_type, _, rest = rest.partition(b"\0")
+    accept, _, body = rest.partition(b"\0")
+    headers = {"Content-Type": content_type.decode("latin-1"), "Accept": accept.decode("latin-1")}
+    if any(character in value for value in headers.values() for character in "\r\n"):
+        return  # no server hands such headers on
+    method, path = METHODS[options[0] // 2 % 4], PATHS[options[0] // 8 % 4]
+    reply = client(options[0] & 1).open(path, method=method, data=body, headers=headers)
+    assert reply.status_code in STATUSES, (reply.status_code, reply.text)
+    if reply.status_code >= 400:
+        assert len(reply.text) < 1000 + len(accept) + len(content_type)
+        assert "Traceback" not in reply.text
+
+
+@cache
+def predictor(number: int) -> Predictor:
+    """A model of data without a header, or with one."""
+    return Predictor(GOLDEN / f"v{number + 1}" / "model", threads=1)
+
+
+@cache
+def client(number: int) -> FlaskClient:
+    return create_app(predictor(number), Settings.from_environment({})).test_client()
+
+
+TARGETS: dict[str, Callable[[bytes], None]] = {"codec": fuzz_codec, "decode": fuzz_decode, "http": fuzz_http}

@@ -1,0 +1,118 @@
+import csv
+import io
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from container.artifact import Metadata, Scaling, Task
+from container.errors import UserError
+from serving.encode import Encoder
+from serving.negotiation import CSV, JSON, JSON_LINES, OUTPUTS, Reply
+from serving.predictor import Predictions
+
+PREDICTIONS = Predictions(
+    np.array([[0.75, 0.125], [1e-9, 1 / 3]], dtype=np.float32), np.array([[1, -2, 0.5], [0, 3, 1e20]], dtype=np.float32)
+)
+
+
+def make(classes: list[str], columns: list[str] | None = None, task: Task = "multiclass", **settings: Any) -> Encoder:
+    return Encoder(
+        Metadata(
+            task=task,
+            classes=classes,
+            columns=columns,
+            length=3,
+            scaling=Scaling(method="none"),
+            hyperparameters={},
+            metrics={},
+            versions={},
+            **settings,
+        )
+    )
+
+
+PLAIN = make(["a", 'b, "c"'])
+HEADED = make(["y1", "y_warm"], ["x1", "x2", "x3"], "multilabel")
+
+
+class TestCSV:
+    def test_labels(self) -> None:
+        assert PLAIN.encode(PREDICTIONS, Reply(CSV)) == 'a\n"b, ""c"""\n'
+
+    def test_everything(self) -> None:
+        assert PLAIN.encode(PREDICTIONS, Reply(CSV, OUTPUTS)) == (
+            'a,0.75,0.75,0.125,1,-2,0.5\n"b, ""c""",0.3333333,1e-09,0.3333333,0,3,1e+20\n'
+        )
+
+    def test_names(self) -> None:
+        text = PLAIN.encode(PREDICTIONS, Reply(CSV, OUTPUTS, header=True))
+        assert next(csv.reader(io.StringIO(text))) == [
+            *("predicted_label", "probability", "probability_a", 'probability_b, "c"'),
+            *("explanation_1", "explanation_2", "explanation_3"),
+        ]
+
+    def test_targets_come_with_their_probabilities_under_a_header(self) -> None:
+        text = HEADED.encode(PREDICTIONS, Reply(CSV))
+        assert text == "y1,y_warm,p1,p_warm\n1,0,0.75,0.125\n0,0,1e-09,0.3333333\n"
+
+    def test_one_target_of_each_row_is_1_where_classes_exclude_each_other(self) -> None:
+        text = make(["y1", "y2"], ["x1", "x2", "x3"]).encode(PREDICTIONS, Reply(CSV, header=False))
+        assert text == "1,0,0.75,0.125\n0,1,1e-09,0.3333333\n"
+
+    def test_everything_under_a_header(self) -> None:
+        text = HEADED.encode(PREDICTIONS, Reply(CSV, OUTPUTS))
+        assert text.splitlines()[0] == "y1,y_warm,probability,p1,p_warm,e1,e2,e3"
+        assert text.splitlines()[1] == "1,0,0.75,0.75,0.125,1,-2,0.5"
+
+    def test_names_that_need_quotes_are_quoted(self) -> None:
+        text = make(['y,"1"', "y2"], ["x1", "x2", "x3"]).encode(PREDICTIONS, Reply(CSV))
+        assert next(csv.reader(io.StringIO(text, newline=""))) == ['y,"1"', "y2", 'p,"1"', "p2"]
+
+    @given(st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r\n\0")), min_size=1))
+    def test_labels_survive(self, names: list[str]) -> None:
+        every = Predictions(np.eye(len(names), dtype=np.float32), np.zeros((len(names), 3), np.float32))
+        text = make(names).encode(every, Reply(CSV))
+        assert [row[0] if row else "" for row in csv.reader(io.StringIO(text, newline=""))] == names
+        lines = make(names).encode(every, Reply(JSON_LINES)).splitlines()
+        assert [json.loads(line)["predicted_label"] for line in lines] == names
+
+
+class TestJSON:
+    def test_everything(self) -> None:
+        document = json.loads(PLAIN.encode(PREDICTIONS, Reply(JSON, OUTPUTS)))
+        assert document == {
+            "predictions": [
+                {
+                    "predicted_label": "a",
+                    "probability": 0.75,
+                    "probabilities": {"a": 0.75, 'b, "c"': 0.125},
+                    "explanation": [1, -2, 0.5],
+                },
+                {
+                    "predicted_label": 'b, "c"',
+                    "probability": 0.3333333,
+                    "probabilities": {"a": 1e-9, 'b, "c"': 0.3333333},
+                    "explanation": [0, 3, 1e20],
+                },
+            ]
+        }
+
+    def test_lines(self) -> None:
+        assert PLAIN.encode(PREDICTIONS, Reply(JSON_LINES)) == (
+            '{"predicted_label": "a"}\n{"predicted_label": "b, \\"c\\""}\n'
+        )
+
+    def test_targets(self) -> None:
+        assert json.loads(HEADED.encode(PREDICTIONS, Reply(JSON_LINES)).splitlines()[0]) == {
+            "predicted_label": {"y1": 1, "y_warm": 0},
+            "probabilities": {"y1": 0.75, "y_warm": 0.125},
+        }
+
+
+def test_a_model_without_explanation_says_so() -> None:
+    with pytest.raises(UserError, match="of an earlier release and has no explanation; train it anew"):
+        make(["a", "b"], schema_version=1).encode(PREDICTIONS, Reply(JSON, ("explanation",)))

@@ -1,0 +1,72 @@
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from container.errors import UserError
+from serving.decode import decode
+from serving.negotiation import CSV
+from serving.predictor import BLOCK, Predictor, TooLargeError
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "v2"
+
+
+@pytest.fixture(scope="module")
+def predictor() -> Predictor:
+    return Predictor(GOLDEN / "model", threads=2)
+
+
+@pytest.fixture(scope="module")
+def series(predictor: Predictor) -> np.ndarray:
+    return decode((GOLDEN / "series.csv").read_bytes(), CSV, predictor.metadata)
+
+
+@pytest.mark.parametrize("count", [1, BLOCK - 1, BLOCK, BLOCK + 1, 5 * BLOCK + 3])
+def test_rows_do_not_depend_on_their_neighbours(predictor: Predictor, series: np.ndarray, count: int) -> None:
+    many = np.tile(series, (count, 1, 1))[:count]
+    found, alone = predictor.predict(many), predictor.predict(series)
+    for values, expected in zip(found, alone, strict=True):
+        np.testing.assert_allclose(values, np.tile(expected, (count, 1))[:count], atol=1e-5)
+
+
+def test_threads_are_not_mixed_up(predictor: Predictor, series: np.ndarray) -> None:
+    expected = predictor.predict(series).probabilities
+
+    def ask(row: int) -> bool:
+        many = np.tile(series[row % 8], (1 + row * 7 % 60, 1, 1))
+        found = predictor.predict(many).probabilities
+        return bool(np.abs(found - expected[row % 8]).max() < 1e-5)
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(ask, range(100)))
+
+
+def test_the_first_series_that_is_too_large_is_named(predictor: Predictor, series: np.ndarray) -> None:
+    many = np.tile(series, (10, 1, 1))
+    many[[41, 77]] = 1e300
+    with pytest.raises(TooLargeError) as caught:
+        predictor.predict(many)
+    assert caught.value.index == 41
+
+
+def test_bfloat16_needs_its_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    assert Predictor(GOLDEN / "model", threads=1).engine == "CPU"
+    with pytest.raises(UserError, match="LSTM_FCN_PRECISION=bfloat16 needs OpenVINO, which is not installed"):
+        Predictor(GOLDEN / "model", threads=1, precision="bfloat16")
+
+
+def test_engines_agree(series: np.ndarray, predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    plain = Predictor(GOLDEN / "model", threads=1)
+    for values, expected in zip(predictor.predict(series), plain.predict(series), strict=True):
+        np.testing.assert_allclose(values, expected, atol=1e-5)
+
+
+def test_a_model_of_version_1_has_no_explanation(tmp_path: Path) -> None:
+    shutil.copytree(GOLDEN.parent / "v1" / "model", tmp_path / "model")
+    predictor = Predictor(tmp_path / "model", threads=1)
+    assert predictor.predict(np.zeros((3, 1, 16))).explanation.shape == (3, 0)
