@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: install demo test lint samples bench-train bench-large bench-serve soak fuzz clean
+.PHONY: install demo test lint samples bench-train bench-large bench-serve bench-predictions soak fuzz clean
 
 install: $(INSTALLED)
 
@@ -48,6 +48,10 @@ bench-large: install
 bench-serve: install
 	command -v wrk > /dev/null || apt-get install --yes --quiet wrk
 	$(BIN)/python -m benchmarks.serving
+
+# bfloat16 against float32 on problems of the UCR archive (TIME_SERIES_DATA), and the pictures in docs/.
+bench-predictions: install
+	$(BIN)/python -m benchmarks.predictions --pictures docs
 
 # Ten minutes of mixed load on the endpoint while its workers are killed; every answer is checked.
 soak: install

@@ -1,4 +1,4 @@
-"""How many requests a worker takes on: a bounded queue, and a bounded amount of memory for their bodies."""
+"""How many requests a worker takes on, and how many of the large ones it works on: bounded queues, bounded memory."""
 
 import threading
 from collections.abc import Iterator
@@ -7,13 +7,19 @@ from contextlib import contextmanager
 from werkzeug.exceptions import ServiceUnavailable
 
 RETRY_AFTER = 1  # seconds
+LARGE = 256 * 1024  # bytes of a body from which on a request waits for others that are as large
 
 
 class Admission:
     """Counts the requests that are being answered or wait for it."""
 
-    def __init__(self, requests: int, size: int) -> None:
-        """At most `requests` at a time, with bodies of `size` bytes together; one of any size is always taken."""
+    def __init__(self, requests: int, size: int, turns: int) -> None:
+        """At most `requests` at a time, with bodies of `size` bytes together; one of any size is always taken.
+
+        No more than `turns` of the large ones are worked on at a time: side by side, all would end late, and all of
+        them would need room for their series.
+        """
+        self._turns = threading.Semaphore(turns)
         self._most_requests, self._most_bytes = requests, size
         self._requests = self._bytes = 0
         self._lock = threading.Lock()
@@ -36,3 +42,12 @@ class Admission:
             with self._lock:
                 self._requests -= 1
                 self._bytes -= size
+
+    @contextmanager
+    def turn(self, size: int) -> Iterator[None]:
+        """Wait until a request of this size may be worked on; a small one may at once."""
+        if size < LARGE:
+            yield
+            return
+        with self._turns:
+            yield

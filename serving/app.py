@@ -55,7 +55,7 @@ def create_app(predictor: Predictor, settings: Settings) -> Flask:
     app = Flask(__name__, static_folder=None)
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
     limit = settings.max_body_mib * MEBIBYTE
-    admission = Admission(QUEUE, QUEUE_BODIES * limit)
+    admission = Admission(QUEUE, QUEUE_BODIES * limit, turns=available_cores())
     encoder = Encoder(predictor.metadata)
 
     @lru_cache(maxsize=256)
@@ -89,15 +89,16 @@ def create_app(predictor: Predictor, settings: Settings) -> Flask:
             media_type = request_type(request.headers.get("Content-Type", ""))
             reply = reply_to(request.headers.get("Accept", ""), media_type)
             encoder.outputs(reply)
-            with _timed("parse"):
-                series = decode(body, media_type, predictor.metadata)
-            g.rows = len(series)
-            if len(series) == 0:
-                return Response(status=204)
-            with _timed("predict"):
-                predictions = predictor.predict(series)
-            with _timed("encode"):
-                text = encoder.encode(predictions, reply)
+            with admission.turn(len(body)):
+                with _timed("parse"):
+                    series = decode(body, media_type, predictor.metadata)
+                g.rows = len(series)
+                if len(series) == 0:
+                    return Response(status=204)
+                with _timed("predict"):
+                    predictions = predictor.predict(series)
+                with _timed("encode"):
+                    text = encoder.encode(predictions, reply)
         # Replies of a batch job are put one behind the other as they are; elsewhere a newline is noise (S31).
         return Response(text if settings.batch else text.removesuffix("\n"), content_type=reply.content_type)
 

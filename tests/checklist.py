@@ -11,7 +11,12 @@ from pathlib import Path
 import pytest
 
 FOLDER = Path(__file__).parent
-FILES = [FOLDER / "contract" / "test_checklist.py", FOLDER / "images" / "test_checklist.py"]
+FILES = [
+    FOLDER / "contract" / "test_checklist.py",
+    FOLDER / "contract" / "test_serving_checklist.py",
+    FOLDER / "images" / "test_checklist.py",
+    FOLDER / "images" / "test_local_mode.py",
+]
 WORST = ["passed", "skipped", "failed"]  # of a row's tests, the worst counts
 
 

@@ -3,11 +3,11 @@ import threading
 import pytest
 from werkzeug.exceptions import ServiceUnavailable
 
-from serving.admission import RETRY_AFTER, Admission
+from serving.admission import LARGE, RETRY_AFTER, Admission
 
 
 def test_more_requests_than_places_are_told_to_come_back() -> None:
-    admission = Admission(requests=2, size=100)
+    admission = Admission(requests=2, size=100, turns=1)
     with admission.admit(1), admission.admit(1):
         with pytest.raises(ServiceUnavailable) as caught, admission.admit(1):
             pass
@@ -17,7 +17,7 @@ def test_more_requests_than_places_are_told_to_come_back() -> None:
 
 
 def test_bodies_have_so_much_room_together() -> None:
-    admission = Admission(requests=10, size=100)
+    admission = Admission(requests=10, size=100, turns=1)
     with admission.admit(60):
         with pytest.raises(ServiceUnavailable), admission.admit(41):
             pass
@@ -26,19 +26,19 @@ def test_bodies_have_so_much_room_together() -> None:
 
 
 def test_a_request_alone_is_taken_however_large() -> None:
-    with Admission(requests=1, size=1).admit(1000):
+    with Admission(requests=1, size=1, turns=1).admit(1000):
         pass
 
 
 def test_a_place_is_given_back_when_the_request_fails() -> None:
-    admission = Admission(requests=1, size=1)
+    admission = Admission(requests=1, size=1, turns=1)
     for _ in range(3):
         with pytest.raises(ValueError, match="mine"), admission.admit(1):
             raise ValueError("mine")
 
 
 def test_many_threads_never_hold_more_places_than_there_are() -> None:
-    admission, inside, most, lock = Admission(requests=3, size=100), 0, 0, threading.Lock()
+    admission, inside, most, lock = Admission(requests=3, size=100, turns=1), 0, 0, threading.Lock()
 
     def ask() -> None:
         nonlocal inside, most
@@ -60,3 +60,22 @@ def test_many_threads_never_hold_more_places_than_there_are() -> None:
         thread.join()
     assert 1 <= most <= 3
     assert inside == 0
+
+
+def test_large_requests_take_turns_and_small_ones_do_not_wait() -> None:
+    admission = Admission(requests=10, size=100, turns=1)
+    done: list[str] = []
+    with admission.turn(LARGE):
+
+        def wait() -> None:
+            with admission.turn(LARGE):
+                done.append("large")
+
+        thread = threading.Thread(target=wait)
+        thread.start()
+        with admission.turn(LARGE - 1):
+            done.append("small")
+        thread.join(0.05)
+        assert done == ["small"]
+    thread.join()
+    assert done == ["small", "large"]

@@ -1,0 +1,147 @@
+"""Predictions on problems of the UCR archive: bfloat16 against float32, and pictures of explanations.
+
+`make bench-predictions`, with TIME_SERIES_DATA naming a folder that holds `ucr/NAME/NAME_TRAIN.tsv` and `_TEST.tsv`.
+Each problem is trained once (200 epochs, one-cycle, seed 0). The pictures show, for a test series of each class, the
+class activation map of the predicted class as the colour of the series.
+
+    python -m benchmarks.predictions [--pictures FOLDER]
+"""
+
+import argparse
+import io
+import os
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from container.codec import HEADERLESS, SeriesReader
+from container.cores import available_cores
+from serving.predictor import Predictions, Predictor
+from tests.programs import TrainingJob
+
+PROBLEMS = (
+    *("GunPoint", "Coffee", "CBF", "Trace", "ItalyPowerDemand", "SyntheticControl", "ECG200"),
+    *("DiatomSizeReduction", "ECGFiveDays", "SonyAIBORobotSurface1"),
+)
+PICTURED = ("GunPoint", "CBF", "Trace")
+SETTINGS = {"epochs": "200", "lr": "0.005", "lr-schedule": "one-cycle", "seed": "0"}
+LEAST_SERIES, ROUNDS = 2000, 5  # of a measurement
+Series = NDArray[np.float64]
+
+
+def read(data: Path, problem: str, part: str) -> str:
+    return (data / "ucr" / problem / f"{problem}_{part}.tsv").read_text().replace("\t", ",")
+
+
+def train(data: Path, problem: str, root: Path) -> Path:
+    """The model of a problem."""
+    job = TrainingJob(root)
+    job.write("input/data/training/train.csv", read(data, problem, "TRAIN"))
+    job.write("input/config/hyperparameters.json", SETTINGS)
+    result = job.run()
+    if result.code:
+        raise SystemExit(result.stderr)
+    return job.model
+
+
+def parse(text: str) -> tuple[list[str], Series]:
+    """Labels, and series `[N, 1, T]`."""
+    blocks = list(SeriesReader(io.BytesIO(text.encode()), "test", columns=HEADERLESS))
+    return [label for block in blocks for label in block.labels], np.concatenate([b.series for b in blocks])[:, None, :]
+
+
+def rate(predictor: Predictor, series: Series) -> float:
+    """Series a second."""
+    started = time.perf_counter()
+    predictor.predict(series)
+    return len(series) / (time.perf_counter() - started)
+
+
+def compare(problem: str, model: Path, labels: list[str], series: Series) -> Predictions:
+    """Print a row of the table; returns the predictions in float32."""
+    both = [Predictor(model, available_cores(), precision) for precision in ("float32", "bfloat16")] 
+    many = np.tile(series, (-(-LEAST_SERIES // len(series)), 1, 1))
+    rates: list[list[float]] = [[], []]
+    for predictor in both:
+        predictor.predict(many)
+    for _ in range(ROUNDS):
+        for found, predictor in zip(rates, both, strict=True):
+            found.append(rate(predictor, many))
+    ratio = statistics.median(rates[1]) / statistics.median(rates[0])
+    full, half = (predictor.predict(series) for predictor in both)
+    truth = np.array([both[0].metadata.classes.index(label) for label in labels])
+    right = [float((found.most_probable == truth).mean()) for found in (full, half)]
+    agree = float((full.most_probable == half.most_probable).mean())
+    apart = float(np.abs(full.probabilities - half.probabilities).max())
+    print(
+        f"| {problem} | {len(series)} | {series.shape[-1]} | {right[0]:.4f} | {right[1]:.4f} | {agree:.4f} "
+        f"| {apart:.3f} | {ratio:.2f} |",
+        flush=True,
+    )
+    return full
+
+
+def draw(problem: str, model: Path, labels: list[str], series: Series, found: Predictions, path: Path) -> None:
+    """A test series of each class, coloured by what each time step adds to the logit of the predicted class."""
+    import matplotlib as mpl
+
+    mpl.use("agg")
+    import matplotlib.pyplot as plt
+    from matplotlib.collections import LineCollection
+
+    classes = Predictor(model, 1).metadata.classes
+    predicted = [classes[k] for k in found.most_probable.tolist()]
+    firsts = [
+        next(k for k, (a, b) in enumerate(zip(labels, predicted, strict=True)) if a == b == name) for name in classes
+    ]
+    columns = 2 if len(classes) > 1 else 1
+    rows = -(-len(classes) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(9, 2.6 * rows), squeeze=False, layout="constrained")
+    for axis, k in zip(axes.flat, firsts, strict=False):
+        values, explanation = series[k, 0], found.explanation[k]
+        steps = np.arange(len(values))
+        points = np.stack([steps, values], axis=1)
+        largest = float(np.abs(explanation).max())
+        line = LineCollection(np.stack([points[:-1], points[1:]], axis=1).tolist(), cmap="coolwarm", linewidths=2.5)
+        line.set_array((explanation[:-1] + explanation[1:]) / 2)
+        line.set_clim(-largest, largest)
+        axis.add_collection(line)
+        axis.autoscale()
+        axis.set_title(f"class {predicted[k]}, probability {found.probabilities[k].max():.3f}", fontsize=10)
+        axis.set_xlabel("time step")
+        figure.colorbar(line, ax=axis, label="adds to the logit")
+    for axis in list(axes.flat)[len(firsts) :]:
+        axis.set_axis_off()
+    figure.suptitle(f"{problem}: what speaks for the predicted class (red) and against it (blue)", fontsize=11)
+    figure.savefig(path, dpi=110, metadata={"Software": None})
+    plt.close(figure)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pictures", type=Path, help="draw the explanations into this folder")
+    arguments = parser.parse_args()
+    data = Path(os.environ.get("TIME_SERIES_DATA", ""))
+    if not os.environ.get("TIME_SERIES_DATA") or not (data / "ucr").is_dir():
+        raise SystemExit("TIME_SERIES_DATA names no folder with the UCR archive's problems in ucr/.")
+    print(
+        "| problem | series | length | accuracy, float32 | bfloat16 | labels that agree | largest difference | speed |"
+    )
+    print("|---|---|---|---|---|---|---|---|")
+    for problem in PROBLEMS:
+        with tempfile.TemporaryDirectory() as folder:
+            model = train(data, problem, Path(folder))
+            labels, series = parse(read(data, problem, "TEST"))
+            found = compare(problem, model, labels, series)
+            if arguments.pictures and problem in PICTURED:
+                arguments.pictures.mkdir(parents=True, exist_ok=True)
+                path = arguments.pictures / f"explanation-{problem}.png"
+                draw(problem, model, labels, series, found, path)
+
+
+if __name__ == "__main__":
+    main()
