@@ -4,7 +4,6 @@ import contextlib
 import logging
 import re
 import time
-from collections.abc import Iterator
 from functools import lru_cache
 from itertools import count
 
@@ -83,22 +82,24 @@ def create_app(predictor: Predictor, settings: Settings) -> Flask:
     def invocations() -> Response:
         """Series in, predictions out: one each, in order (S20, S24)."""
         with admission.admit(CHUNKED if request.content_length is None else min(request.content_length, limit)):
+            steps = g.steps
             # Read first: a client that is still sending would not see what is said of its headers.
-            with _timed("read"):
-                body = _read_body(request, limit)
+            body = _read_body(request, limit)
+            steps.end("read")
             media_type = request_type(request.headers.get("Content-Type", ""))
             reply = reply_to(request.headers.get("Accept", ""), media_type)
             encoder.outputs(reply)
             with admission.turn(len(body)):
-                with _timed("parse"):
-                    series = decode(body, media_type, predictor.metadata)
-                g.rows = len(series)
+                steps.end("wait")
+                series = decode(body, media_type, predictor.metadata)
+                steps.rows = len(series)
+                steps.end("parse")
                 if len(series) == 0:
                     return Response(status=204)
-                with _timed("predict"):
-                    predictions = predictor.predict(series)
-                with _timed("encode"):
-                    text = encoder.encode(predictions, reply)
+                predictions = predictor.predict(series)
+                steps.end("predict")
+                text = encoder.encode(predictions, reply)
+                steps.end("encode")
         # Replies of a batch job are put one behind the other as they are; elsewhere a newline is noise (S31).
         return Response(text if settings.batch else text.removesuffix("\n"), content_type=reply.content_type)
 
@@ -151,29 +152,34 @@ def _register_log(app: Flask) -> None:
 
     @app.before_request
     def start() -> None:
-        g.milliseconds = {}
+        g.steps = _Steps()
 
     @app.after_request
     def log(response: Response) -> Response:
         if request.path == "/invocations" and logger.isEnabledFor(logging.INFO):
             given = request.headers.get("X-Amzn-SageMaker-Inference-Id", "")
             parts = [f"id={given if re.fullmatch('[!-~]{1,64}', given) else next(numbers)}"]
-            parts += [f"status={response.status_code}", f"rows={g.get('rows', 0)}"]
-            parts += [f"{step}_ms={milliseconds:.2f}" for step, milliseconds in g.milliseconds.items()]
+            parts += [f"status={response.status_code}", f"rows={g.steps.rows}"]
+            parts += [f"{step}_ms={milliseconds:.2f}" for step, milliseconds in g.steps.milliseconds.items()]
             if response.status_code >= 400:
                 parts.append(f"error={response.get_data(as_text=True).strip()!r}")
             logger.info("invocation %s", " ".join(parts))
         return response
 
 
-@contextlib.contextmanager
-def _timed(step: str) -> Iterator[None]:
-    """Note how long a step of the request takes, for the log."""
-    started = time.perf_counter()
-    try:
-        yield
-    finally:
-        g.milliseconds[step] = 1000 * (time.perf_counter() - started)
+class _Steps:
+    """How long the steps of a request took, for the log."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self.milliseconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def end(self, step: str) -> None:
+        """A step ends, and the next one begins."""
+        now = time.perf_counter()
+        self.milliseconds[step] = 1000 * (now - self._last)
+        self._last = now
 
 
 def _read_body(incoming: Request, limit: int) -> bytes:

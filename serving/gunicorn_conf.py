@@ -8,13 +8,14 @@ from typing import Any
 
 from serving.app import QUEUE
 from serving.settings import Settings
+from serving.worker import leave_slot, take_slot
 
 _settings = Settings.from_environment()
 
 wsgi_app = "serving.app:application()"
 bind = f"0.0.0.0:{_settings.port}"
 workers = _settings.workers
-worker_class = "gthread"  # health checks are answered while predictions run (S3)
+worker_class = "serving.worker.BalancedWorker"  # threads: health checks are answered while predictions run (S3)
 # Threads start when they are needed: one for each request of the queue, and some that see to health checks and to
 # clients who are slow to say what they want.
 threads = QUEUE + 256
@@ -45,3 +46,11 @@ def when_ready(server: Any) -> None:
     for listener in server.LISTENERS:
         for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
             listener.sock.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", SILENCE, 0))
+
+
+def pre_fork(_: Any, worker: Any) -> None:
+    take_slot(worker)
+
+
+def child_exit(_: Any, worker: Any) -> None:
+    leave_slot(worker)

@@ -68,7 +68,7 @@ class TestLog:
             headers = HEADERS | {"X-Amzn-SageMaker-Inference-Id": "order-7"}
             make_client(predictor).post("/invocations", data=ROWS, headers=headers)
         number = r"\d+\.\d\d"
-        steps = " ".join(f"{step}_ms={number}" for step in ("read", "parse", "predict", "encode"))
+        steps = " ".join(f"{step}_ms={number}" for step in ("read", "wait", "parse", "predict", "encode"))
         assert re.fullmatch(f"invocation id=order-7 status=200 rows=8 {steps}", self.line(caplog))
 
     @pytest.mark.parametrize("identity", ["a b", "x\tstatus=200", "é", "x" * 65])

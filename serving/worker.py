@@ -1,0 +1,68 @@
+"""gunicorn's worker of threads, with connections spread evenly over the workers."""
+
+import mmap
+import select
+import socket
+import time
+from typing import Any
+
+from gunicorn.workers.gthread import ThreadWorker
+
+from serving.settings import Settings
+
+MOMENT = 0.002  # seconds that a worker leaves to those with fewer connections
+LINGER = 100  # milliseconds for which a thread waits for its connection's next request, rather than the loop
+MOST_LINGERING = 128  # connections, beyond which threads are too few for that
+_VACANT = -1
+# How many connections each worker has, in memory that all of them share; 4 bytes each are written at once.
+_connections = memoryview(mmap.mmap(-1, 4 * Settings.from_environment().workers)).cast("i")
+for _slot in range(len(_connections)):
+    _connections[_slot] = _VACANT
+
+
+class BalancedWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
+    """Leaves new connections to workers that have fewer of them, and keeps to a connection while it is busy.
+
+    A connection that is kept alive stays with its worker. Of many that arrive at once, whichever worker wakes up first
+    would take all, and the other cores would have nothing to do.
+    """
+
+    slot: int
+
+    def handle(self, conn: Any) -> Any:
+        """One request after another, as long as the client sends the next one soon."""
+        while True:
+            result = super().handle(conn)
+            if result is not True or not self.alive or self.nr_conns > MOST_LINGERING:
+                return result
+            if not conn.parser.unreader.buf.getvalue() and not _is_readable(conn.sock, LINGER):
+                return result
+
+    def accept(self, listener: Any) -> None:
+        """Take on a connection, after a moment for the others if this worker has more of them already."""
+        others = [count for slot, count in enumerate(_connections) if slot != self.slot and count != _VACANT]
+        if others and self.nr_conns > min(others):
+            time.sleep(MOMENT)
+        super().accept(listener)  # nothing, if another worker was there first
+        _connections[self.slot] = self.nr_conns
+
+    def notify(self) -> None:
+        _connections[self.slot] = self.nr_conns
+        super().notify()
+
+
+def _is_readable(connection: socket.socket, milliseconds: int) -> bool:
+    poll = select.poll()
+    poll.register(connection, select.POLLIN)
+    return bool(poll.poll(milliseconds))
+
+
+def take_slot(worker: Any) -> None:
+    """Before a worker is forked, in the process that forks it."""
+    worker.slot = list(_connections).index(_VACANT)
+    _connections[worker.slot] = 0
+
+
+def leave_slot(worker: Any) -> None:
+    """When a worker has ended, however that was."""
+    _connections[worker.slot] = _VACANT
