@@ -1,5 +1,6 @@
 """gunicorn's configuration; it reads the module's names."""
 
+import ctypes
 import os
 import resource
 import socket
@@ -11,6 +12,13 @@ from serving.settings import Settings
 from serving.worker import leave_slot, take_slot
 
 _settings = Settings.from_environment()
+
+# What large requests took is given back to the system, whichever of the many threads it was that took it.
+_MMAP_THRESHOLD, _ARENA_MAX = -3, -8  # of glibc's malloc.h
+_mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+if _mallopt is not None:
+    _mallopt(_MMAP_THRESHOLD, 128 * 1024)
+    _mallopt(_ARENA_MAX, 2)
 
 wsgi_app = "serving.app:application()"
 bind = f"0.0.0.0:{_settings.port}"

@@ -85,10 +85,11 @@ class Predictor:
             np.empty((len(series), len(self.metadata.classes)), dtype=np.float32),
             np.empty((len(series), width), dtype=np.float32),
         )
-        starts = iter(range(0, len(series), self._block))
-        others = min(self._threads, -(-len(series) // self._block)) - 1
-        assistants = [self._pool.submit(self._run, series, found, starts) for _ in range(others)]
-        self._run(series, found, starts)
+        step = max(1, min(self._block, -(-len(series) // self._threads)))
+        blocks = iter([slice(start, start + step) for start in range(0, len(series), step)])
+        others = min(self._threads, -(-len(series) // step)) - 1
+        assistants = [self._pool.submit(self._run, series, found, blocks) for _ in range(others)]
+        self._run(series, found, blocks)
         for assistant in assistants:
             if not assistant.cancel():  # one that has not begun is not needed any more
                 assistant.result()
@@ -98,10 +99,9 @@ class Predictor:
                 raise TooLargeError(int(bad[0]))
         return found
 
-    def _run(self, series: NDArray[np.float64], found: Predictions, starts: Iterator[int]) -> None:
-        """Predict blocks until none is left; several threads may share `starts`."""
-        for start in starts:
-            block = slice(start, start + self._block)
+    def _run(self, series: NDArray[np.float64], found: Predictions, blocks: Iterator[slice]) -> None:
+        """Predict blocks until none is left; several threads may share them."""
+        for block in blocks:
             with self._turns:
                 outputs = self._session.run(self._outputs, {"series": series[block]})
             for values, output in zip(found, outputs, strict=False):
