@@ -1,6 +1,7 @@
 """How many requests a worker takes on, and how many of the large ones it works on: bounded queues, bounded memory."""
 
 import threading
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -19,7 +20,8 @@ class Admission:
         No more than `turns` of the large ones are worked on at a time: side by side, all would end late, and all of
         them would need room for their series.
         """
-        self._turns = threading.Semaphore(turns)
+        self._free_turns = turns
+        self._waiting: deque[threading.Event] = deque()
         self._most_requests, self._most_bytes = requests, size
         self._requests = self._bytes = 0
         self._lock = threading.Lock()
@@ -45,9 +47,29 @@ class Admission:
 
     @contextmanager
     def turn(self, size: int) -> Iterator[None]:
-        """Wait until a request of this size may be worked on; a small one may at once."""
+        """Wait until a request of this size may be worked on: a small one at once, large ones as they came."""
         if size < LARGE:
             yield
             return
-        with self._turns:
+        self._take_turn()
+        try:
             yield
+        finally:
+            self._hand_on_turn()
+
+    def _take_turn(self) -> None:
+        with self._lock:
+            if self._free_turns:
+                self._free_turns -= 1
+                return
+            mine = threading.Event()
+            self._waiting.append(mine)
+        mine.wait()
+
+    def _hand_on_turn(self) -> None:
+        """To who has waited longest; a semaphore would let whoever asks just now go first."""
+        with self._lock:
+            if self._waiting:
+                self._waiting.popleft().set()
+            else:
+                self._free_turns += 1

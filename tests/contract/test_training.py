@@ -142,7 +142,7 @@ class TestGoodJobs:
             metadata, graph = artifact.load(job.model)
             others = [line.split(",") for line in labelled_csv(40, seed=5).splitlines()]
             series = np.array([row[1:] for row in others], dtype=np.float64)[:, None] + offset
-            (probabilities,) = onnxruntime.InferenceSession(graph).run(None, {"series": series})
+            (probabilities,) = onnxruntime.InferenceSession(graph).run(["probabilities"], {"series": series})
             predicted = [metadata.classes[k] for k in probabilities.argmax(axis=1)]
             assert np.mean([a == row[0] for a, row in zip(predicted, others, strict=True)]) >= 0.95
 

@@ -1,4 +1,5 @@
 import threading
+import time
 
 import pytest
 from werkzeug.exceptions import ServiceUnavailable
@@ -79,3 +80,24 @@ def test_large_requests_take_turns_and_small_ones_do_not_wait() -> None:
         assert done == ["small"]
     thread.join()
     assert done == ["small", "large"]
+
+
+def test_large_requests_are_worked_on_as_they_came() -> None:
+    admission, order = Admission(requests=10, size=100, turns=1), []
+
+    def ask(number: int) -> None:
+        with admission.turn(LARGE):
+            order.append(number)
+
+    with admission.turn(LARGE):
+        threads = []
+        for number in range(8):
+            threads.append(threading.Thread(target=ask, args=(number,)))
+            threads[-1].start()
+            while len(admission._waiting) <= number:
+                time.sleep(0.001)
+    for thread in threads:
+        thread.join()
+    assert order == list(range(8))
+    with admission.turn(LARGE):  # none was lost
+        pass
