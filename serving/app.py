@@ -131,6 +131,7 @@ def _register_error_handlers(app: Flask, settings: Settings) -> None:
     @app.errorhandler(NotFound)
     @app.errorhandler(MethodNotAllowed)
     def not_served(error: NotFound | MethodNotAllowed) -> Response:
+        _discard_body(request)  # gunicorn gives up on a large one, and closes a connection that it said to keep
         response = _text(f"{error.name}; this server answers {ROUTES}.", error.code)
         if isinstance(error, MethodNotAllowed) and error.valid_methods:
             response.headers["Allow"] = ", ".join(error.valid_methods)

@@ -241,6 +241,23 @@ class TestBadRequests:
         assert reply == b"" or reply.startswith(b"HTTP/1.1 400")
         assert server.invoke(ROWS).status == 200
 
+    @pytest.mark.parametrize(("method", "path", "status"), [("PUT", "/invocations", 405), ("POST", "/models", 404)])
+    def test_a_connection_outlives_a_large_body_that_nobody_wanted(
+        self, server: Endpoint, method: str, path: str, status: int
+    ) -> None:
+        connection = connect(server)
+        for _ in range(3):
+            connection.request(method, path, ROWS.encode() * 2000, {"Content-Type": "text/csv"})
+            reply = connection.getresponse()
+            assert (reply.status, reply.getheader("Connection")) == (status, "keep-alive")
+            reply.read()
+            sock = connection.sock
+            assert sock is not None
+            connection.request("POST", "/invocations", ROWS.encode(), {"Content-Type": "text/csv"})
+            assert connection.getresponse().read().decode().split("\n") == LABELS
+            assert connection.sock is sock
+        connection.close()
+
     def test_a_connection_that_is_closed_behind_a_reply_is_said_to_be(self, server: Endpoint) -> None:
         connection = connect(server)
         connection.putrequest("POST", "/invocations")
