@@ -87,7 +87,8 @@ def _parse_json(text: bytes, place: str) -> Any:
         # A parser of its own for each text: what one gives out lives as long as it does.
         return simdjson.Parser().parse(text.removeprefix(BYTE_ORDER_MARK).strip(), recursive=True)
     except (ValueError, RuntimeError) as error:
-        raise UserError(f"{place} is no valid JSON: {str(error).rstrip('.')}.") from error
+        reason = str(error).partition(": ")[2].partition(".")[0]  # its first sentence, without the name of the error
+        raise UserError(f"{place} is no valid JSON: {reason or error} (null is a missing value, NaN none).") from error
 
 
 def _numbers(item: Any, place: str) -> NDArray[np.float64]:

@@ -2,8 +2,10 @@
 
 import mmap
 import select
+import selectors
 import socket
 import time
+from functools import partial
 from typing import Any
 
 from gunicorn.workers.gthread import ThreadWorker
@@ -41,10 +43,26 @@ class BalancedWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no typ
     def accept(self, listener: Any) -> None:
         """Take on a connection, after a moment for the others if this worker has more of them already."""
         others = [count for slot, count in enumerate(_connections) if slot != self.slot and count != _VACANT]
-        if others and self.nr_conns > min(others):
+        if others and min(others) < self.nr_conns < MOST_LINGERING:
             time.sleep(MOMENT)
         super().accept(listener)  # nothing, if another worker was there first
         _connections[self.slot] = self.nr_conns
+
+    def enqueue_req(self, conn: Any) -> None:
+        """A connection gets a thread once it has said something: thousands may say nothing."""
+        if conn.initialized or conn.data_ready:
+            super().enqueue_req(conn)
+            return
+        conn.sock.setblocking(False)
+        conn.set_timeout()
+        self.pending_conns.append(conn)
+        self.poller.register(conn.sock, selectors.EVENT_READ, partial(self.on_pending_socket_readable, conn))
+
+    def _cap_keepalive(self, deadline: float) -> None:
+        """When the worker stops, connections that have said nothing are no reason to wait."""
+        super()._cap_keepalive(deadline)
+        for conn in self.pending_conns:
+            conn.timeout = min(conn.timeout, deadline)
 
     def notify(self) -> None:
         _connections[self.slot] = self.nr_conns
