@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.contract.test_serving import LABELS, ROWS, connect, copy_model
+from tests.contract.test_serving import LABELS, ROWS, copy_model
 from tests.programs import Endpoint, endpoint
 
 CROWD = 2000
@@ -74,20 +74,3 @@ def test_one_that_shuts_its_side_down_still_gets_its_answer(server: Endpoint) ->
         reply = http.client.HTTPResponse(client)
         reply.begin()
         assert reply.read().decode().split("\n") == LABELS
-
-
-def test_connections_are_spread_over_the_workers(server: Endpoint) -> None:
-    """Of many that come at once, no worker takes nearly all."""
-    connections = [connect(server) for _ in range(16)]
-    for connection in connections:
-        connection.connect()
-    for connection in connections:
-        connection.request("POST", "/invocations", ROWS.encode(), {"Content-Type": "text/csv"})
-    for connection in connections:
-        assert connection.getresponse().read().decode().split("\n") == LABELS
-    children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()
-    held = [sum("socket:" in str(fd.readlink()) for fd in Path(f"/proc/{child}/fd").iterdir()) for child in children]
-    for connection in connections:
-        connection.close()
-    assert len(held) == 2
-    assert min(held) >= 4, held
