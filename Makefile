@@ -63,4 +63,4 @@ fuzz: install
 	for target in codec decode http; do $(BIN)/python -m tests.fuzz $$target -max_total_time=60 || exit 1; done
 
 clean:
-	rm -rf .venv demo *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv build demo *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

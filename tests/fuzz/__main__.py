@@ -1,10 +1,12 @@
 """Coverage-guided fuzzing: `python -m tests.fuzz TARGET [-max_total_time=60]`, with what libFuzzer takes.
 
-Bytes that break a target are written to the current folder; once mended, they belong into the target's corpus.
+What it finds on its way is kept in build/fuzz for the next run, and so are bytes that break a target; once mended,
+those belong into the corpus.
 """
 
 import logging
 import sys
+from pathlib import Path
 
 import atheris
 
@@ -17,7 +19,10 @@ def main() -> None:
         raise SystemExit(f"{__doc__}\nTargets: {', '.join(TARGETS)}")
     name = sys.argv.pop(1)
     logging.disable()
-    atheris.Setup([*sys.argv, str(CORPUS / name)], TARGETS[name])
+    found = Path("build") / "fuzz" / name
+    found.mkdir(parents=True, exist_ok=True)
+    folders = [f"-artifact_prefix={found.parent}/", str(found), str(CORPUS / name)]
+    atheris.Setup([*sys.argv, *folders], TARGETS[name])
     atheris.Fuzz()
 
 
