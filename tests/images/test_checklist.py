@@ -7,13 +7,13 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
 from container.metrics import METRICS
 from tests.contract.test_serving import GOLDEN, LABELS, ROWS
-from tests.images.engine import SERVE, TRAIN, Container, docker, running
+from tests.images.engine import SERVE, TRAIN, Container, docker, inspect, running
 from tests.programs import (
     MODEL_FILES,
     TrainingJob,
@@ -23,6 +23,65 @@ from tests.programs import (
     wait_until_healthy,
     without_labels,
 )
+
+BOTH = pytest.mark.parametrize(("image", "verb"), [(TRAIN, "train"), (SERVE, "serve")], ids=["train", "serve"])
+
+
+def configuration(image: str) -> dict[str, Any]:
+    config: dict[str, Any] = inspect(image)["Config"]  # type: ignore[assignment]
+    return config
+
+
+@BOTH
+def test_row_01_entry_point(image: str, verb: str) -> None:
+    """ENTRYPOINT is a JSON array that starts no shell, CMD the image's word."""
+    assert configuration(image)["Entrypoint"] == ["/usr/bin/env"]
+    assert configuration(image)["Cmd"] == [verb]
+
+
+@BOTH
+def test_row_02_user_and_volumes(image: str, verb: str) -> None:  # noqa: ARG001
+    """Root, amd64, no volume, and nothing below /opt/ml."""
+    assert configuration(image)["User"] in ("", "root")
+    assert not configuration(image)["Volumes"]
+    assert inspect(image)["Architecture"] == "amd64"
+    docker("run", "--rm", image, "test", "!", "-e", "/opt/ml")
+
+
+@BOTH
+def test_row_03_labels(image: str, verb: str) -> None:
+    """The serving image says that it binds to a port it is told, and promises nothing that it does not have."""
+    labels = configuration(image)["Labels"]
+    sagemaker = {name: value for name, value in labels.items() if name.startswith("com.amazonaws.sagemaker")}
+    expected = {"com.amazonaws.sagemaker.capabilities.accept-bind-to-port": "true"} if verb == "serve" else {}
+    assert sagemaker == expected
+
+
+@BOTH
+def test_row_04_other_commands(image: str, verb: str, tmp_path: Path) -> None:  # noqa: ARG001
+    """Another command than the image's word is run, and its exit code is the container's."""
+    (tmp_path / "file").touch(mode=0o600)
+    docker("run", "--rm", "-v", f"{tmp_path}:/tmp/x", image, "chmod", "-R", "777", "/tmp/x")  # noqa: S108
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o777
+    assert docker("run", "--rm", image, "bash", "-c", "exit 7", check=False).returncode == 7
+
+
+def test_row_06_gpus_and_size() -> None:
+    """The training image asks for GPUs and brings no driver; the serving image is small enough to be serverless."""
+    environment = set(configuration(TRAIN)["Env"])
+    assert {"NVIDIA_VISIBLE_DEVICES=all", "NVIDIA_DRIVER_CAPABILITIES=compute,utility"} <= environment
+    assert docker("run", "--rm", TRAIN, "find", "/", "-xdev", "-name", "libcuda.so*").stdout == ""
+    size = inspect(SERVE)["Size"]
+    assert isinstance(size, int)
+    assert size <= 550e6
+
+
+@BOTH
+def test_row_07_everyone_may_read_the_program(image: str, verb: str) -> None:
+    """Whoever the container runs as may read all of the program."""
+    program = f"/usr/local/bin/{verb}"
+    docker("run", "--rm", image, "test", "-r", program, "-a", "-x", program)
+    assert docker("run", "--rm", image, "find", "/opt/lstm-fcn", program, "!", "-perm", "-o+r").stdout == ""
 
 
 class Run(NamedTuple):

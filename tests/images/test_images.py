@@ -17,43 +17,12 @@ def model(tmp_path: Path) -> Path:
 
 
 class TestImages:
-    """What an image is, before anything runs in it (T2 to T12, T45, S2, S34 to S37)."""
-
-    @pytest.mark.parametrize(("image", "command"), [(TRAIN, ["train"]), (SERVE, ["serve"])])
-    def test_configuration(self, image: str, command: list[str]) -> None:
-        details = inspect(image)
-        config = details["Config"]
+    @pytest.mark.parametrize("image", [TRAIN, SERVE])
+    def test_environment(self, image: str) -> None:
+        config = inspect(image)["Config"]
         assert isinstance(config, dict)
-        assert config["Entrypoint"] == ["/usr/bin/env"]
-        assert config["Cmd"] == command
-        assert config["User"] in ("", "root")
-        assert not config["Volumes"]
-        assert details["Architecture"] == "amd64"
         names = {entry.split("=")[0] for entry in config["Env"]}
         assert {"LANG", "PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE"} <= names
-        labels = config["Labels"]
-        sagemaker = {name: value for name, value in labels.items() if name.startswith("com.amazonaws.sagemaker")}
-        expected = {"com.amazonaws.sagemaker.capabilities.accept-bind-to-port": "true"}
-        assert sagemaker == (expected if image == SERVE else {})
-
-    def test_the_training_image_asks_for_gpus(self) -> None:
-        config = inspect(TRAIN)["Config"]
-        assert isinstance(config, dict)
-        assert {"NVIDIA_VISIBLE_DEVICES=all", "NVIDIA_DRIVER_CAPABILITIES=compute,utility"} <= set(config["Env"])
-
-    @pytest.mark.parametrize("image", [TRAIN, SERVE])
-    def test_nothing_lies_in_opt_ml_and_everyone_may_read_the_program(self, image: str) -> None:
-        program = "/usr/local/bin/train" if image == TRAIN else "/usr/local/bin/serve"
-        docker("run", "--rm", image, "test", "!", "-e", "/opt/ml")
-        docker("run", "--rm", image, "test", "-r", program, "-a", "-x", program)
-        assert docker("run", "--rm", image, "find", "/opt/lstm-fcn", program, "!", "-perm", "-o+r").stdout == ""
-
-    @pytest.mark.parametrize("image", [TRAIN, SERVE])
-    def test_other_commands_run(self, image: str, tmp_path: Path) -> None:
-        (tmp_path / "file").touch(mode=0o600)
-        docker("run", "--rm", "-v", f"{tmp_path}:/delete", image, "chmod", "-R", "777", "/delete")
-        assert (tmp_path / "file").stat().st_mode & 0o777 == 0o777
-        assert docker("run", "--rm", image, "bash", "-c", "exit 7", check=False).returncode == 7
 
     def test_the_serving_image_holds_no_torch(self) -> None:
         result = docker("run", "--rm", SERVE, "python", "-c", "import torch", check=False)
