@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from container import artifact
 from container.codec import HEADERLESS, SeriesReader
 from container.cores import available_cores
 from serving.predictor import Predictions, Predictor
@@ -93,14 +94,13 @@ def draw(problem: str, model: Path, labels: list[str], series: Series, found: Pr
     import matplotlib.pyplot as plt
     from matplotlib.collections import LineCollection
 
-    classes = Predictor(model, 1).metadata.classes
+    classes = artifact.load(model)[0].classes
     predicted = [classes[k] for k in found.most_probable.tolist()]
     firsts = [
         next(k for k, (a, b) in enumerate(zip(labels, predicted, strict=True)) if a == b == name) for name in classes
     ]
-    columns = 2 if len(classes) > 1 else 1
-    rows = -(-len(classes) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(9, 2.6 * rows), squeeze=False, layout="constrained")
+    rows = -(-len(classes) // 2)
+    figure, axes = plt.subplots(rows, 2, figsize=(9, 2.6 * rows), squeeze=False, layout="constrained")
     for axis, k in zip(axes.flat, firsts, strict=False):
         values, explanation = series[k, 0], found.explanation[k]
         steps = np.arange(len(values))

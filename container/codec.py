@@ -1,12 +1,15 @@
 """Bytes to arrays and back. The one CSV parser, for training files and for requests."""
 
+import contextlib
 import csv
+import gzip
 import io
 import re
 import threading
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import BinaryIO, NamedTuple, NoReturn, cast
+from typing import Any, BinaryIO, NamedTuple, NoReturn, cast
 
 import numpy as np
 import simdjson
@@ -41,6 +44,7 @@ class Columns:
 
 
 HEADERLESS = Columns()
+GZIP = b"\x1f\x8b"
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 NOT_TEXT = "is not UTF-8 text (a compressed or binary file?)"
 
@@ -378,6 +382,23 @@ def parse_plain(text: bytes, labelled: bool) -> Plain | None:
     if values is None or len(values) != len(separators) * width:
         return None
     return Plain(labels, values.reshape(-1, width))
+
+
+@contextlib.contextmanager
+def unpacked(stream: "io.BufferedReader[Any]", name: str) -> Iterator[BinaryIO]:
+    """What a stream, called `name` in messages, holds: unpacked if it is in gzip's format (T31).
+
+    Raises:
+        UserError: it breaks off or is damaged, now or while it is read.
+    """
+    try:
+        if stream.peek(2)[:2] != GZIP:
+            yield stream
+            return
+        with gzip.GzipFile(fileobj=stream) as packed:
+            yield cast(BinaryIO, packed)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise UserError(f"{name} is not a whole gzip file: {error}.") from error
 
 
 def read_series(

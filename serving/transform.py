@@ -13,7 +13,6 @@ import signal
 import sys
 import threading
 import time
-import zlib
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,7 +23,7 @@ from typing import BinaryIO, cast, get_args
 from tqdm import tqdm
 
 from container.channels import data_files
-from container.codec import Block, Plain, SeriesReader
+from container.codec import Block, Plain, SeriesReader, unpacked
 from container.cores import available_cores
 from container.errors import AlgorithmError, UserError
 from container.optml import OptML
@@ -38,7 +37,6 @@ logger = logging.getLogger(__name__)
 
 STANDARD = Path("-")  # standard input or output
 SUFFIX = ".out"  # of the outputs of a folder, as a batch transform job names them
-GZIP = b"\x1f\x8b"
 PROGRESS_INTERVAL = 30.0  # seconds between lines of progress, where nobody watches a bar
 INTERRUPTED = 130
 
@@ -183,15 +181,9 @@ def transform_file(transform: Transform, source: Path, target: Path) -> None:
 @contextlib.contextmanager
 def _open_source(path: Path) -> Iterator[tuple[BinaryIO, BinaryIO]]:
     """The text of a file, unpacked if need be, and the file itself."""
-    try:
-        with contextlib.ExitStack() as stack:
-            raw = cast(
-                io.BufferedReader, sys.stdin.buffer if path == STANDARD else stack.enter_context(path.open("rb"))
-            )
-            packed = raw.peek(2)[:2] == GZIP
-            yield cast(BinaryIO, stack.enter_context(gzip.GzipFile(fileobj=raw))) if packed else raw, raw
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise UserError(f"{path} is not a whole gzip file: {error}.") from error
+    with contextlib.ExitStack() as stack:
+        raw = cast(io.BufferedReader, sys.stdin.buffer if path == STANDARD else stack.enter_context(path.open("rb")))
+        yield stack.enter_context(unpacked(raw, str(path))), raw
 
 
 @contextlib.contextmanager

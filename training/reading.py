@@ -1,7 +1,6 @@
 """The bytes of a channel: files, gzip files and pipes, and how large ones are parsed."""
 
 import contextlib
-import gzip
 import io
 import logging
 import multiprocessing
@@ -11,17 +10,16 @@ import select
 import signal
 import threading
 import time
-import zlib
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
 from typing_extensions import Buffer
 
 from container.channels import Source
-from container.codec import Plain, SeriesReader, parse_plain
+from container.codec import Plain, SeriesReader, parse_plain, unpacked
 from container.cores import available_cores
 from container.errors import UserError
 
@@ -30,7 +28,6 @@ logger = logging.getLogger(__name__)
 PIPE_SECONDS = 120.0  # until the platform must have opened its end of a pipe
 PROGRESS_INTERVAL = 30.0  # seconds between lines while a channel is read
 READ_BYTES = 1024 * 1024
-GZIP = b"\x1f\x8b"
 LARGE_BYTES = 64 * 1024 * 1024  # of a channel; below that, starting processes takes longer than parsing
 MOST_WORKERS = 8  # that one process can keep busy
 
@@ -94,12 +91,7 @@ def open_stream(path: Path, progress: Progress, is_pipe: bool) -> Iterator[Binar
         with contextlib.ExitStack() as stack:
             raw = stack.enter_context(_open_pipe(path) if is_pipe else path.open("rb", buffering=0))
             stream = stack.enter_context(io.BufferedReader(_Counted(raw, progress), READ_BYTES))
-            if stream.peek(2)[:2] == GZIP:
-                yield stack.enter_context(cast(BinaryIO, gzip.GzipFile(fileobj=stream)))
-            else:
-                yield stream
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise UserError(f"{path} is not a whole gzip file: {error}.") from error
+            yield stack.enter_context(unpacked(stream, str(path)))
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}.") from error
 
