@@ -3,14 +3,14 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: install demo test lint samples bench-train bench-large bench-serve bench-predictions soak fuzz clean
+.PHONY: install demo test lint samples bench-train bench-large bench-serve bench-predictions bench-accuracy soak fuzz clean
 
 install: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml $(wildcard requirements/*.txt)
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet -r requirements/torch.txt -r requirements/train.txt -r requirements/serve.txt \
-		-r requirements/engine.txt -r requirements/dev.txt
+		-r requirements/engine.txt -r requirements/client.txt -r requirements/dev.txt
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
@@ -48,6 +48,20 @@ bench-large: install
 bench-serve: install
 	command -v wrk > /dev/null || apt-get install --yes --quiet wrk
 	$(BIN)/python -m benchmarks.serving
+
+# Test accuracies over the UCR archive (TIME_SERIES_DATA), compared with published ones: hours, and it can be stopped
+# and called again. METHODS, CELLS, SEEDS and PROTOCOL say what is run.
+METHODS ?= LSTM-FCN ALSTM-FCN
+CELLS ?= 8
+SEEDS ?= 0 1 2
+PROTOCOL ?= fast
+RESULTS ?= build/accuracy
+bench-accuracy: install
+	$(BIN)/python -m benchmarks.archive $(TIME_SERIES_DATA)/ucr build/problems
+	$(BIN)/python -m benchmarks.accuracy build/problems $(RESULTS)/ucr-$(PROTOCOL).csv --methods $(METHODS) \
+		--cells $(CELLS) --seeds $(SEEDS) --protocol $(PROTOCOL) --skip-irregular
+	$(BIN)/python -m benchmarks.compare $(RESULTS)/ucr-$(PROTOCOL).csv --output $(RESULTS)/ucr-$(PROTOCOL) \
+		--published $(TIME_SERIES_DATA)/reference_accuracies.csv
 
 # bfloat16 against float32 on problems of the UCR archive (TIME_SERIES_DATA), and the pictures in docs/.
 bench-predictions: install

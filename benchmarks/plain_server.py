@@ -7,25 +7,20 @@ is faster than the layers of a tutorial: what is compared is the way of serving 
 """
 
 import io
-from pathlib import Path
 
 import pandas as pd
 import torch
 from flask import Flask, Response, request
-from safetensors.torch import load_file
 from torch import nn
 
-from container import artifact
-from container.hyperparameters import parse_hyperparameters
 from container.optml import OptML
-from training.model import LSTMFCN, Scaler
+from training.explain import load_classifier
 
 
 def application() -> Flask:
     """The application of the model below SAGEMAKER_BASE_DIR."""
-    folder = OptML.from_environment().model
-    metadata, _ = artifact.load(folder)
-    network = load_network(folder, metadata)
+    metadata, classifier = load_classifier(OptML.from_environment().model)
+    network = nn.Sequential(classifier.scaler, classifier.network).eval()
     app = Flask(__name__)
 
     @app.get("/ping")
@@ -43,20 +38,3 @@ def application() -> Flask:
         return Response(text.getvalue(), status=200, mimetype="text/csv")
 
     return app
-
-
-def load_network(folder: Path, metadata: artifact.Metadata) -> nn.Module:
-    """From raw series, float64 `[B, 1, T]`, to logits; float32, in evaluation mode."""
-    settings = parse_hyperparameters(metadata.hyperparameters)
-    network = LSTMFCN(
-        metadata.length,
-        len(metadata.classes),
-        num_layers=settings.num_layers,
-        hidden_size=settings.hidden_size,
-        dropout=settings.dropout,
-        filters=(settings.filters_1, settings.filters_2, settings.filters_3),
-        kernel_sizes=(settings.kernel_size_1, settings.kernel_size_2, settings.kernel_size_3),
-    )
-    weights = load_file(folder / artifact.WEIGHTS)
-    network.load_state_dict({name.removeprefix("network."): weights[name] for name in weights if "network." in name})
-    return nn.Sequential(Scaler(metadata.scaling), network).eval()

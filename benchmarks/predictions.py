@@ -50,9 +50,9 @@ def train(data: Path, problem: str, root: Path) -> Path:
 
 
 def parse(text: str) -> tuple[list[str], Series]:
-    """Labels, and series `[N, 1, T]`."""
+    """Labels, and series `[N, M, T]`."""
     blocks = list(SeriesReader(io.BytesIO(text.encode()), "test", columns=HEADERLESS))
-    return [label for block in blocks for label in block.labels], np.concatenate([b.series for b in blocks])[:, None, :]
+    return [label for block in blocks for label in block.labels], np.concatenate([b.series for b in blocks])
 
 
 def rate(predictor: Predictor, series: Series) -> float:

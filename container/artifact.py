@@ -5,9 +5,9 @@ import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from container.errors import UserError
 from container.preprocess import Preprocessing
@@ -15,20 +15,28 @@ from container.preprocess import Preprocessing
 GRAPH = "model.onnx"
 WEIGHTS = "weights.safetensors"
 METADATA = "model.json"
-SCHEMA_VERSION: Literal[2] = 2
+SCHEMA_VERSION: Literal[3] = 3
 
 
 Task = Literal["binary", "multiclass", "multilabel"]
 
 
+def _as_tuple(value: object) -> object:
+    return (value,) if isinstance(value, int | float) else value
+
+
+# One number for each variable; before version 3 there was but one.
+OfVariables = Annotated[tuple[float, ...], BeforeValidator(_as_tuple)]
+
+
 class Scaling(BaseModel):
-    """How the graph scales series: by the training set's `mean` and `std`, each by its own, or not."""
+    """How the graph scales series: each variable by the training set's `mean` and `std`, by its own, or not."""
 
     model_config = ConfigDict(frozen=True)
 
     method: Literal["dataset", "series", "none"]
-    mean: float = 0.0
-    std: float = 1.0
+    mean: OfVariables = (0.0,)
+    std: OfVariables = (1.0,)
 
 
 class Metadata(BaseModel):
@@ -39,22 +47,29 @@ class Metadata(BaseModel):
     and `explanation`, float32 `[batch, length]`, the class activation map of the most probable class.
 
     classes: labels exactly as written; or the names of the columns `y…`, where the data had a header.
-    columns: the names of the columns `x…` in the order of the series; None without a header.
-    Version 1 knew neither header nor preprocessing nor explanation, and called every task multiclass.
+    columns: the names of the columns `x…` in the order of the series, variable by variable; None without a header.
+    explains: the graph has the output `explanation`; a network without convolutions has none.
+    kept: epoch and fine-tuning round whose weights these are.
+    curves: of epochs spread over the whole training, what the log says of them.
+    Version 1 knew neither header nor preprocessing nor explanation, and called every task multiclass. Version 2 knew
+    one variable only.
     """
 
     model_config = ConfigDict(frozen=True)
 
-    schema_version: Literal[1, 2] = SCHEMA_VERSION
+    schema_version: Literal[1, 2, 3] = SCHEMA_VERSION
     task: Task = "multiclass"
     classes: list[str]
     columns: list[str] | None = None
     preprocessing: Preprocessing = Preprocessing()
-    num_variables: Literal[1] = 1
+    num_variables: int = 1
     length: int
+    explains: bool = True
     scaling: Scaling
     hyperparameters: dict[str, Any]
     metrics: dict[str, float]
+    kept: tuple[int, int] = (0, 0)
+    curves: list[dict[str, float]] = []
     versions: dict[str, str]
     sha256: dict[str, str] = {}
 
@@ -66,7 +81,7 @@ class Metadata(BaseModel):
     @property
     def has_explanation(self) -> bool:
         """The graph explains its predictions."""
-        return self.schema_version > 1
+        return self.schema_version > 1 and self.explains
 
 
 def are_independent(task: Task, classes: Sequence[str]) -> bool:

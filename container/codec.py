@@ -16,12 +16,15 @@ import simdjson
 from numpy.typing import NDArray
 
 from container.errors import UserError
-from container.preprocess import STRICT, Preprocessing
+from container.preprocess import STRICT, Fault, Preprocessing
 
 # What one cell of a series may hold, around it white space only. Words such as nan and inf are not numbers here.
 _NUMBER = re.compile(r"\s*[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?\s*")
 # A missing value, where they are allowed; as a whole cell between commas.
 _MISSING = re.compile(r"(?:(?<=,)|^)\s*(?:(?:nan|na|n/a|null|none)\s*)?(?=,|$)", re.IGNORECASE)
+
+# The column of a variable's value at a time step, as a header names it; no step has more digits.
+_OF_VARIABLE = re.compile(r"[xX]_(.+)_([0-9]{1,18})")
 
 # Bytes parsed at once: small enough to stay in the cache, and other threads wait meanwhile, such as those that
 # answer health checks (S3).
@@ -36,11 +39,14 @@ csv.field_size_limit(LONGEST_LINE)
 class Columns:
     """The columns that a header names, in order: targets start with `y`, values of the series with `x`.
 
-    Without a header both are empty: a label comes first, then the values.
+    Names of the form `x_<variable>_<step>` with several variables tell series of so many variables; all columns of the
+    first one come first, in the order of their steps. Without a header both are empty: a label comes first, then the
+    values.
     """
 
     targets: tuple[str, ...] = ()
     series: tuple[str, ...] = ()
+    variables: int = 1
 
 
 HEADERLESS = Columns()
@@ -55,7 +61,7 @@ class Block(NamedTuple):
     rows: their numbers, as an editor counts lines.
     labels: the first column, exactly as written; empty if there is a header.
     targets: the columns `y…`, float64 `[n, L]` of 0 and 1; `[n, 0]` without a header.
-    series: float64 `[n, W]`. NaN, where it is allowed: missing, or beyond the end of a shorter series.
+    series: float64 `[n, M, W]`. NaN, where it is allowed: missing, or beyond the end of a shorter series.
     """
 
     rows: Sequence[int]
@@ -82,6 +88,7 @@ class SeriesReader:
         columns: Columns | None = None,
         preprocessing: Preprocessing = STRICT,
         length: int | None = None,
+        variables: int | None = None,
         block_bytes: int | None = None,
     ) -> None:
         """Read UTF-8 text from `stream`.
@@ -92,7 +99,8 @@ class SeriesReader:
             labelled: rows have a label or targets beside their values.
             columns: what the rows must be; None: the first row tells.
             preprocessing: whether values may be missing, and rows be shorter than others.
-            length: values that the model takes; None: the first row tells.
+            length: time steps that the model takes; None: the first row tells.
+            variables: of each series; None: what the header tells, or one.
             block_bytes: of the text that is worked on at once, by default `BLOCK_BYTES`.
         """
         self.source = source
@@ -101,6 +109,8 @@ class SeriesReader:
         self._labelled = labelled
         self._rules = preprocessing
         self._length = length
+        self._wanted_variables = variables
+        self.variables = variables or 1
         self._first: tuple[int, int] | None = None  # row and width of the first row
         self.header: str | None = None  # the line, once it was read
         self._order: tuple[list[int], list[int]] = ([], [])  # where targets and values stand in a row
@@ -161,26 +171,55 @@ class SeriesReader:
             tuple(cell for cell in cells if cell.startswith(("y", "Y"))),
             tuple(cell for cell in cells if cell.startswith(("x", "X"))),
         )
+        found: dict[str, None] = {}  # in the order of the header; quick to look up, however many there are
         for column, cell in enumerate(cells, 1):
             if not cell:
                 self.fail(number, "has no name; every column of a header needs one, with x or y first", column)
             if cell[0] not in "xXyY":
                 self._fail_at_header(number, cells, column)
-            if cells.index(cell) != column - 1:
+            if cell in found:
                 self.fail(number, f"names {_shorten(cell)} twice", column)
+            found[cell] = None
         if self._labelled and not (names.targets and names.series):
             kind = "targets, whose names start with y" if names.series else "values, whose names start with x"
             self.fail(number, f"is a header without columns of {kind}")
-        wanted = self.columns or names
-        expected, found = self._wanted(wanted), cells
-        if set(expected) != set(found):
+        wanted = self.columns or self._order_by_variable(number, names)
+        expected = dict.fromkeys(self._wanted(wanted))
+        if expected.keys() != found.keys():
             surplus, lacking = [n for n in found if n not in expected], [n for n in expected if n not in found]
             problem = f"has column {_shorten(surplus[0])}" if surplus else f"lacks column {_shorten(lacking[0])}"
-            self.fail(number, f"{problem}; its header must name {_list(expected)}")
+            self.fail(number, f"{problem}; its header must name {_list(list(expected))}")
         self.columns = wanted
+        self.variables = wanted.variables
+        if self._wanted_variables not in (None, self.variables):
+            advice = "name them x_<variable>_<step>" if self.variables == 1 else "the header is enough, leave it out"
+            self.fail(
+                number,
+                f"names columns of {_count(self.variables, 'variable')}, but num-variables is "
+                f"{self._wanted_variables}; {advice}",
+            )
         places = {name: place for place, name in enumerate(cells)}
         targets = wanted.targets if self._labelled else ()
         self._order = [places[name] for name in targets], [places[name] for name in wanted.series]
+
+    def _order_by_variable(self, number: int, names: Columns) -> Columns:
+        """The columns variable by variable, if their names tell several variables."""
+        matches = [_OF_VARIABLE.fullmatch(name) for name in names.series]
+        steps: dict[str, dict[int, str]] = {}
+        for match in matches:
+            if match is None:
+                return names
+            steps.setdefault(match[1], {})[int(match[2])] = match[0]
+        first, *others = steps
+        if not others:
+            return names
+        for other in others:
+            if steps[other].keys() != steps[first].keys():
+                self.fail(number, f"names other time steps for variable {_shorten(other)} than for {_shorten(first)}")
+        ordered = [columns[step] for columns in steps.values() for step in sorted(columns)]
+        for name in sorted(set(names.series) - set(ordered))[:1]:
+            self.fail(number, f"names {_shorten(name)} twice, in two spellings")
+        return Columns(names.targets, tuple(ordered), len(steps))
 
     def _wanted(self, columns: Columns) -> list[str]:
         return [*(columns.targets if self._labelled else ()), *columns.series]
@@ -205,10 +244,13 @@ class SeriesReader:
         """Rows of this width are as the first one, or as the model takes them."""
         if self.header is not None:
             return width == sum(map(len, self._order))
+        if width % self.variables:
+            return False
         self._first = self._first or (number, width)
+        model = self._length and self._length * self.variables
         if self._rules.any_length:
-            return self._rules.length_policy == "resample" or self._length is None or width <= self._length
-        return width == (self._length or self._first[1])
+            return self._rules.length_policy == "resample" or model is None or width <= model
+        return width == (model or self._first[1])
 
     # Rows, the careful way: line by line
 
@@ -259,6 +301,12 @@ class SeriesReader:
         if self.header is not None:
             columns = sum(map(len, self._order))
             self.fail(row, f"has {_count(width, 'cell')}, but the header names {_count(columns, 'column')}")
+        if self.variables > 1 and (self._length is None or self._rules.any_length) and width % self.variables:
+            self.fail(
+                row,
+                f"has {_values(width)}, which cannot be divided among {self.variables} variables (num-variables): a "
+                "row holds all values of the first variable, then those of the next",
+            )
         if self._length is None:
             first, expected = self._first or (row, width)
             self.fail(
@@ -269,10 +317,12 @@ class SeriesReader:
         advice = ""
         if width == 1:
             advice = _wrong_separator(line)
-        elif width == self._length + 1 and not self._labelled:
+        elif width == self._length * self.variables + 1 and not self._labelled:
             advice = "; send the values only, without a label"
-        upto = "up to " if self._rules.any_length else ""
-        self.fail(row, f"has {_values(width)}, but the model takes series of {upto}{_values(self._length)}{advice}")
+        self.fail(row, f"has {_values(width)}, but the model takes {self._taken()}{advice}")
+
+    def _taken(self) -> str:
+        return describe_length(self._length or 0, self.variables, self._rules)
 
     def _refuse_header(self, row: int, first: str) -> None:
         if _is_header(first.split(",")):
@@ -283,8 +333,8 @@ class SeriesReader:
         cells = values
         if self._rules.reads_missing:
             cells = [_MISSING.sub("nan", line) for line in values]
-            widths = [line.count(",") + 1 for line in cells]
-            cells = [line + ",nan" * (max(widths) - width) for line, width in zip(cells, widths, strict=True)]
+            widest = max(line.count(",") + 1 for line in cells) // self.variables
+            cells = [self._fill_up(line, widest) for line in cells]
         try:
             if not all(map(str.strip, cells)):  # a series of one empty cell, which loadtxt would pass over
                 self._fail_at_bad_cell(rows, values, first_column)
@@ -295,6 +345,18 @@ class SeriesReader:
         if np.isinf(matrix).any() or (missing.any() and not self._rules.reads_missing):
             self._fail_at_bad_cell(rows, values, first_column)
         return matrix
+
+    def _fill_up(self, line: str, widest: int) -> str:
+        """A row's values with each variable filled up to the length of the widest series."""
+        missing = widest - (line.count(",") + 1) // self.variables
+        if self.header is not None or missing == 0:
+            return line
+        if self.variables == 1:
+            return line + ",nan" * missing
+        cells = line.split(",")
+        length = len(cells) // self.variables
+        filled = [",".join(cells[k : k + length]) + ",nan" * missing for k in range(0, len(cells), length)]
+        return ",".join(filled)
 
     def _fail_at_bad_cell(self, rows: list[int], values: list[str], first_column: int) -> NoReturn:
         for row, line in zip(rows, values, strict=True):
@@ -322,13 +384,22 @@ class SeriesReader:
                 row, target = np.argwhere(wrong)[0]
                 text = _missing_or_number(float(targets[row, target]))
                 self.fail(rows[row], f"is {text}; targets must be 0 or 1", self._order[0][target] + 1)
+        series = series.reshape(len(series), self.variables, -1)
         fault = self._rules.find_fault(series) if self._rules.reads_missing else None
         if fault is not None:
-            column = fault.column
-            if column is not None:
-                column = column + 1 + self.has_label if self.header is None else self._order[1][column] + 1
-            self.fail(rows[fault.row], fault.problem, column)
+            self._fail_at_fault(rows[fault.row], fault, series)
         return Block(rows, labels, targets, series)
+
+    def _fail_at_fault(self, row: int, fault: Fault, series: NDArray[np.float64]) -> NoReturn:
+        column: int | None = None
+        if fault.step is not None and self.header is not None:
+            column = self._order[1][fault.variable * series.shape[2] + fault.step] + 1
+        elif fault.step is not None and self.variables == 1:
+            column = fault.step + 1 + self.has_label
+        elif fault.step is not None:
+            # A shorter series stands in fewer columns than it has here: what is told holds in any case.
+            self.fail(row, f"lacks value {fault.step + 1} of variable {fault.variable + 1}: it {fault.problem}")
+        self.fail(row, fault.problem, column)
 
     def _decode(self, row: int, raw: bytes) -> str:
         try:
@@ -407,14 +478,21 @@ def read_series(
     length: int,
     columns: Columns = HEADERLESS,
     preprocessing: Preprocessing = STRICT,
+    variables: int = 1,
 ) -> NDArray[np.float64]:
-    """Parse the CSV of a request, one series a row without a label, to complete series, float64 `[N, 1, length]`.
+    """Parse the CSV of a request, one series a row without a label, to complete series, float64 `[N, M, length]`.
 
     With `columns`, the first row must be a header that names its series columns, in any order. N is 0 if there is
     nothing but white space. Raises `UserError` as `SeriesReader` does.
     """
     reader = SeriesReader(
-        io.BytesIO(data), source, labelled=False, columns=columns, preprocessing=preprocessing, length=length
+        io.BytesIO(data),
+        source,
+        labelled=False,
+        columns=columns,
+        preprocessing=preprocessing,
+        length=length,
+        variables=variables,
     )
     try:
         data.decode("utf-8")  # of all there is to say about binary data, this comes first
@@ -422,8 +500,16 @@ def read_series(
         reader.fail(data.count(b"\n", 0, error.start) + 1, NOT_TEXT)
     blocks = [preprocessing.apply(block.series, length) for block in reader]
     if not blocks:
-        return np.empty((0, 1, length))
-    return np.concatenate(blocks)[:, np.newaxis, :]
+        return np.empty((0, variables, length))
+    return np.concatenate(blocks)
+
+
+def describe_length(length: int, variables: int, rules: Preprocessing) -> str:
+    """What a model takes, in words: `series of 3 variables with up to 24 values each`."""
+    upto = "up to " if rules.any_length else ""
+    if variables > 1:
+        return f"series of {variables} variables with {upto}{_values(length)} each"
+    return f"series of {upto}{_values(length)}"
 
 
 def _read_blocks(stream: BinaryIO, source: str, block_bytes: int) -> Iterator[tuple[int, bytes]]:
@@ -507,11 +593,11 @@ def _is_blank(line: str) -> bool:
 
 
 def _pick(matrix: NDArray[np.float64], columns: list[int]) -> NDArray[np.float64]:
-    """These columns; without a copy where they lie side by side."""
+    """These columns, a row's values side by side in memory; without a copy where they are so already."""
     first = columns[0] if columns else 0
     if columns == list(range(first, first + len(columns))):
         return matrix[:, first : first + len(columns)]
-    return matrix[:, columns]
+    return matrix.take(columns, axis=1)
 
 
 def _missing_or_number(value: float) -> str:

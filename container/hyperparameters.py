@@ -51,6 +51,7 @@ def _lower_case(value: object) -> object:
 _Choice = BeforeValidator(_lower_case)
 Integer = Annotated[int, BeforeValidator(_whole_number)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
+Switch = Annotated[Literal["true", "false"], _Choice]
 
 
 class Hyperparameters(BaseModel):
@@ -64,9 +65,35 @@ class Hyperparameters(BaseModel):
         "auto",
         description="auto: multilabel if a row's `y` columns hold several ones or none, else binary or multiclass",
     )
-    num_layers: Integer = Field(1, ge=1, le=8, description="LSTM layers, one after the other")
-    hidden_size: Integer = Field(8, ge=1, le=4096, description="cells of each LSTM layer")
-    dropout: Number = Field(0.8, ge=0.0, le=0.99, description="dropout rate after each LSTM layer")
+    num_variables: Integer = Field(
+        1,
+        ge=1,
+        le=10000,
+        description="variables of each series; a headerless row has all values of the first one, then those of the "
+        "next. A header with columns `x_<variable>_<step>` tells it by itself",
+    )
+    recurrent: Annotated[Literal["lstm", "alstm", "gru", "rnn", "dense", "none"], _Choice] = Field(
+        "lstm",
+        description="recurrent block; alstm: LSTM with attention; dense: a dense layer in its place; none: the "
+        "convolutions alone",
+    )
+    convolutions: Switch = Field("true", description="false: the recurrent block alone")
+    dimension_shuffle: Switch = Field(
+        "true", description="true: the recurrent block sees each variable as one step; false: each time step as one"
+    )
+    squeeze_excite: Annotated[Literal["auto", "true", "false"], _Choice] = Field(
+        "auto",
+        description="squeeze-and-excite after the first two convolutions (MLSTM-FCN); auto: for several variables",
+    )
+    ensemble_size: Integer = Field(
+        1,
+        ge=1,
+        le=100,
+        description="networks, from the seeds `seed`, `seed` + 1, ...; their probabilities are averaged",
+    )
+    num_layers: Integer = Field(1, ge=1, le=8, description="recurrent layers, one after the other")
+    hidden_size: Integer = Field(8, ge=1, le=4096, description="cells of each recurrent layer")
+    dropout: Number = Field(0.8, ge=0.0, le=0.99, description="dropout rate after each recurrent layer")
     filters_1: Integer = Field(128, ge=1, le=4096, description="filters of the first convolution")
     filters_2: Integer = Field(256, ge=1, le=4096, description="filters of the second convolution")
     filters_3: Integer = Field(128, ge=1, le=4096, description="filters of the third convolution")
@@ -140,7 +167,7 @@ def parse_hyperparameters(raw: Mapping[str, Any]) -> Hyperparameters:
     Raises:
         UserError: names every unknown name, wrong type and value out of range at once (M10).
     """
-    fields = _fields()
+    fields = fields_by_name()
     given = {}
     for name, value in raw.items():
         if name.startswith(_PLATFORM_PREFIXES):
@@ -153,14 +180,19 @@ def parse_hyperparameters(raw: Mapping[str, Any]) -> Hyperparameters:
             decoded = "none"
         given[name] = decoded
     try:
-        return Hyperparameters.model_validate(given)
+        settings = Hyperparameters.model_validate(given)
     except ValidationError as error:
         problems = [_problem(str(item["loc"][0]), raw) for item in error.errors()]
         raise UserError("Hyperparameters: " + " ".join(problems)) from error
+    if settings.recurrent == "none" and settings.convolutions == "false":
+        raise UserError(
+            "Hyperparameters: recurrent=none with convolutions=false leaves no network; change one of them."
+        )
+    return settings
 
 
 def _problem(name: str, raw: Mapping[str, Any]) -> str:
-    fields = _fields()
+    fields = fields_by_name()
     if name not in fields:
         close = difflib.get_close_matches(name.lower().replace("_", "-"), fields, n=1)
         advice = f"did you mean {close[0]}?" if close else f"known are {', '.join(fields)}."
@@ -168,7 +200,8 @@ def _problem(name: str, raw: Mapping[str, Any]) -> str:
     return f"{name}={raw[name]} must be {_allowed(fields[name])}."
 
 
-def _fields() -> dict[str, FieldInfo]:
+def fields_by_name() -> dict[str, FieldInfo]:
+    """The table: what is declared of each hyperparameter, by its name."""
     return {name.replace("_", "-"): info for name, info in Hyperparameters.model_fields.items()}
 
 
@@ -190,7 +223,7 @@ def _choices(info: FieldInfo) -> tuple[str, ...]:
 def markdown_table() -> str:
     """The hyperparameters as a Markdown table."""
     rows = ["| name | default | values | meaning |", "|---|---|---|---|"]
-    for name, info in _fields().items():
+    for name, info in fields_by_name().items():
         rows.append(f"| `{name}` | {info.default} | {_allowed(info)} | {info.description} |")
     return "\n".join(rows)
 
@@ -199,7 +232,7 @@ def help_text() -> str:
     """The hyperparameters as plain text, for `train --help`."""
     return "\n".join(
         f"  {name:<14} {info.default!s:<9} {_allowed(info)}\n{'':26}{info.description}"
-        for name, info in _fields().items()
+        for name, info in fields_by_name().items()
     )
 
 

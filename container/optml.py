@@ -50,6 +50,11 @@ class OptML:
         """File whose first 1024 characters the platform shows when a job failed (T56)."""
         return self.root / "output" / "failure"
 
+    @property
+    def output_data(self) -> Path:
+        """Folder for what a job has to say beside the model; the platform packs it as `output.tar.gz` (T54)."""
+        return self.root / "output" / "data"
+
     def hyperparameters(self) -> dict[str, Any]:
         """`hyperparameters.json` as it stands; empty if there is no such file (T18)."""
         return self._read_json("hyperparameters.json") or {}

@@ -19,6 +19,7 @@ without a label, and answers with predictions as CSV, JSON or JSON Lines. Enviro
   SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT  text/csv, application/json or application/jsonlines (as the request)
   SAGEMAKER_CONTAINER_LOG_LEVEL         10 debug, 20 a line for each request, 30 warnings only (20)
   LSTM_FCN_PRECISION                    float32 or bfloat16 (float32)
+  LSTM_FCN_PAGE                         true: GET / is a page on which a person can try the model (false)
 """
 
 
@@ -46,6 +47,7 @@ def main() -> int:
 def _announce() -> None:
     """Say what will be served. Raises `UserError` if there is no usable model or a setting is wrong."""
     from container import artifact
+    from container.codec import describe_length
     from serving.encode import Encoder
     from serving.negotiation import CSV, Reply
     from serving.settings import Settings
@@ -54,7 +56,8 @@ def _announce() -> None:
     metadata, _ = artifact.load(settings.model_folder)
     Encoder(metadata).outputs(Reply(CSV, settings.outputs))
     print(
-        f"serving {settings.model_folder}: {len(metadata.classes)} classes, series of {metadata.length} values; "
+        f"serving {settings.model_folder}: {len(metadata.classes)} classes, "
+        f"{describe_length(metadata.length, metadata.num_variables, metadata.preprocessing)}; "
         f"port {settings.port}, {settings.workers} worker(s), {settings.precision}",
         flush=True,
     )

@@ -1,4 +1,4 @@
-"""The HTTP surface: `/ping`, `/invocations`, `/execution-parameters`; nothing else (S14)."""
+"""The HTTP surface: `/ping`, `/invocations`, `/execution-parameters`; nothing else (S14) but, if asked for, a page."""
 
 import contextlib
 import logging
@@ -24,6 +24,7 @@ from serving.admission import Admission
 from serving.decode import decode
 from serving.encode import Encoder
 from serving.negotiation import CSV, REPLY_TYPES, Reply, choose_reply, request_type
+from serving.page import render
 from serving.predictor import Predictor
 from serving.settings import MEBIBYTE, Settings
 
@@ -44,7 +45,8 @@ def application() -> Flask:
     started = time.perf_counter()
     settings = Settings.from_environment()
     predictor = Predictor(settings.model_folder, available_cores(), settings.precision)
-    predictor.predict(np.zeros((1, 1, predictor.metadata.length)))  # the engine prepares itself at its first series
+    metadata = predictor.metadata
+    predictor.predict(np.zeros((1, metadata.num_variables, metadata.length)))  # the engine prepares itself at its first
     logger.info("model loaded in %.0f ms; engine: %s", 1000 * (time.perf_counter() - started), predictor.engine)
     return create_app(predictor, settings)
 
@@ -103,6 +105,14 @@ def create_app(predictor: Predictor, settings: Settings) -> Flask:
         # Replies of a batch job are put one behind the other as they are; elsewhere a newline is noise (S31).
         return Response(text if settings.batch else text.removesuffix("\n"), content_type=reply.content_type)
 
+    if settings.page:
+        html, headers = render(predictor.metadata, limit)
+
+        @app.get("/")
+        def page() -> Response:
+            """For a person who tries the model in a browser."""
+            return Response(html, headers=headers, content_type="text/html; charset=utf-8")
+
     _register_error_handlers(app, settings)
     _register_log(app)
     return app
@@ -110,6 +120,7 @@ def create_app(predictor: Predictor, settings: Settings) -> Flask:
 
 def _register_error_handlers(app: Flask, settings: Settings) -> None:
     """Every error is a short text and a status; never a traceback (S21)."""
+    routes = f"GET /, {ROUTES}" if settings.page else ROUTES
 
     @app.errorhandler(UserError)
     def user_error(error: UserError) -> Response:
@@ -132,7 +143,7 @@ def _register_error_handlers(app: Flask, settings: Settings) -> None:
     @app.errorhandler(MethodNotAllowed)
     def not_served(error: NotFound | MethodNotAllowed) -> Response:
         _discard_body(request)  # gunicorn gives up on a large one, and closes a connection that it said to keep
-        response = _text(f"{error.name}; this server answers {ROUTES}.", error.code)
+        response = _text(f"{error.name}; this server answers {routes}.", error.code)
         if isinstance(error, MethodNotAllowed) and error.valid_methods:
             response.headers["Allow"] = ", ".join(error.valid_methods)
         return response

@@ -10,17 +10,16 @@ import simdjson
 from numpy.typing import NDArray
 
 from container.artifact import Metadata
-from container.codec import BYTE_ORDER_MARK, HEADERLESS, Columns, read_series
+from container.codec import BYTE_ORDER_MARK, HEADERLESS, Columns, describe_length, read_series
 from container.errors import UserError
-from container.preprocess import Preprocessing
 from serving.negotiation import CSV, JSON, JSON_LINES, NPY
 
 SOURCE = "request"  # as messages call it
-LAYOUTS = 'a list of numbers, {"features": [...]} or {"data": {"features": {"values": [...]}}}'
+LAYOUTS = '{series}, {{"features": [...]}} or {{"data": {{"features": {{"values": [...]}}}}}}'
 
 
 def decode(body: bytes, media_type: str, metadata: Metadata) -> NDArray[np.float64]:
-    """The complete series of a request, float64 `[N, 1, length]`; N is 0 if it holds nothing but white space.
+    """The complete series of a request, float64 `[N, M, length]`; N is 0 if it holds nothing but white space.
 
     Without a header (see `container.codec`), values come in the order in which the training data had them.
 
@@ -32,11 +31,14 @@ def decode(body: bytes, media_type: str, metadata: Metadata) -> NDArray[np.float
 
 def columns_of(metadata: Metadata) -> Columns:
     """The columns that a header must name; none if the training data had no header."""
-    return HEADERLESS if metadata.columns is None else Columns(series=tuple(metadata.columns))
+    if metadata.columns is None:
+        return HEADERLESS
+    return Columns(series=tuple(metadata.columns), variables=metadata.num_variables)
 
 
 def _decode_csv(body: bytes, metadata: Metadata) -> NDArray[np.float64]:
-    return read_series(body, SOURCE, metadata.length, columns_of(metadata), metadata.preprocessing)
+    columns, rules = columns_of(metadata), metadata.preprocessing
+    return read_series(body, SOURCE, metadata.length, columns, rules, metadata.num_variables)
 
 
 def _decode_json(body: bytes, metadata: Metadata) -> NDArray[np.float64]:
@@ -46,9 +48,9 @@ def _decode_json(body: bytes, metadata: Metadata) -> NDArray[np.float64]:
     document = _parse_json(body, SOURCE)
     instances = document["instances"] if isinstance(document, dict) and "instances" in document else [document]
     if not isinstance(instances, list):
-        raise UserError(f'{SOURCE}: "instances" must be a list of series, each {LAYOUTS}.')
+        raise UserError(f'{SOURCE}: "instances" must be a list of series, each {_layouts(metadata)}.')
     places = [f"{SOURCE}, instance {number}" for number in range(1, len(instances) + 1)]
-    series = [_numbers(item, place) for item, place in zip(instances, places, strict=True)]
+    series = [_numbers(item, place, metadata) for item, place in zip(instances, places, strict=True)]
     return _stack([_complete(row, place, metadata) for row, place in zip(series, places, strict=True)], metadata)
 
 
@@ -57,19 +59,21 @@ def _decode_json_lines(body: bytes, metadata: Metadata) -> NDArray[np.float64]:
     for number, line in enumerate(body.removeprefix(BYTE_ORDER_MARK).split(b"\n"), 1):
         if line.strip():
             place = f"{SOURCE}, line {number}"
-            series.append(_complete(_numbers(_parse_json(line, place), place), place, metadata))
+            series.append(_complete(_numbers(_parse_json(line, place), place, metadata), place, metadata))
     return _stack(series, metadata)
 
 
 def _decode_npy(body: bytes, metadata: Metadata) -> NDArray[np.float64]:
-    """An array `[N, L]` or `[N, 1, L]` of numbers; pickled objects are never unpickled."""
+    """An array `[N, M, L]` of numbers, or `[N, L]` for one variable; pickled objects are never unpickled."""
     if not body:
         return _stack([], metadata)
     array = _read_npy(body)
-    if array.ndim == 3 and array.shape[1] == 1:
-        array = array[:, 0, :]
-    if array.ndim != 2:
-        raise UserError(f"{SOURCE}: the array has the shape {array.shape}; it must be [series, values].")
+    variables = metadata.num_variables
+    if array.ndim == 2 and variables == 1:
+        array = array[:, np.newaxis, :]
+    if array.ndim != 3 or array.shape[1] != variables:
+        wanted = "[series, values]" if variables == 1 else f"[series, {variables} variables, values]"
+        raise UserError(f"{SOURCE}: the array has the shape {array.shape}; it must be {wanted}.")
     rows = enumerate(array.astype(np.float64), 1)
     return _stack([_complete(row, f"{SOURCE}, series {number}", metadata) for number, row in rows], metadata)
 
@@ -91,8 +95,13 @@ def _parse_json(text: bytes, place: str) -> Any:
         raise UserError(f"{place} is no valid JSON: {reason or error} (null is a missing value, NaN none).") from error
 
 
-def _numbers(item: Any, place: str) -> NDArray[np.float64]:
-    """One series in any of the layouts, float64 `[L]`; NaN for null."""
+def _layouts(metadata: Metadata) -> str:
+    lists = "a list of numbers" if metadata.num_variables == 1 else f"{metadata.num_variables} lists of numbers"
+    return LAYOUTS.format(series=lists)
+
+
+def _numbers(item: Any, place: str, metadata: Metadata) -> NDArray[np.float64]:
+    """One series in any of the layouts, float64 `[M, L]`; NaN for null."""
     values = item
     if isinstance(values, dict) and "data" in values:
         values = values["data"]
@@ -101,7 +110,23 @@ def _numbers(item: Any, place: str) -> NDArray[np.float64]:
     if isinstance(values, dict):
         values = values.get("values")
     if not isinstance(values, list):
-        raise UserError(f"{place} must be {LAYOUTS}.")
+        raise UserError(f"{place} must be {_layouts(metadata)}.")
+    if metadata.num_variables == 1:
+        return _list_of_numbers(values, place)[np.newaxis]
+    if len(values) != metadata.num_variables or not all(isinstance(variable, list) for variable in values):
+        found = _shorten(values)
+        raise UserError(f"{place} is {found}; it must be {_layouts(metadata)}, one list for each variable.")
+    rows = [_list_of_numbers(variable, f"{place}, variable {number}") for number, variable in enumerate(values, 1)]
+    for number, row in enumerate(rows, 1):
+        if len(row) != len(rows[0]):
+            raise UserError(
+                f"{place}, variable {number} has {len(row)} values, but variable 1 has {len(rows[0])}; use null where "
+                "a value is missing."
+            )
+    return np.stack(rows)
+
+
+def _list_of_numbers(values: list[Any], place: str) -> NDArray[np.float64]:
     if not set(map(type, values)) <= {int, float, type(None)}:
         bad = next(k for k, value in enumerate(values) if type(value) not in (int, float, type(None)))
         raise UserError(f"{place}, value {bad + 1} is {_shorten(values[bad])}; every value must be a finite number.")
@@ -129,33 +154,39 @@ def _read_npy(body: bytes) -> NDArray[Any]:
 
 
 def _complete(values: NDArray[np.float64], place: str, metadata: Metadata) -> NDArray[np.float64]:
-    """One series as the model takes it, float64 `[length]`, from one with NaN for missing values, `[L]`."""
-    rules, length = metadata.preprocessing, metadata.length
-    fits = 0 < len(values) <= length if rules.length_policy == "pad" else len(values) == length
-    if not (fits or (rules.length_policy == "resample" and len(values))):
-        upto = "up to " if rules.any_length else ""
-        found = "1 value" if len(values) == 1 else f"{len(values)} values"
-        raise UserError(f"{place} has {found}, but the model takes series of {upto}{length} values.")
+    """One series as the model takes it, float64 `[M, length]`, from one with NaN for missing values, `[M, L]`."""
+    rules, length, found = metadata.preprocessing, metadata.length, values.shape[1]
+    fits = 0 < found <= length if rules.length_policy == "pad" else found == length
+    if not (fits or (rules.length_policy == "resample" and found)):
+        has = "1 value" if found == 1 else f"{found} values"
+        each = " of each variable" if metadata.num_variables > 1 else ""
+        taken = describe_length(length, metadata.num_variables, rules)
+        raise UserError(f"{place} has {has}{each}, but the model takes {taken}.")
     if not np.isfinite(values).all():
-        _check_missing(values, place, rules)
+        _check_missing(values, place, metadata)
     complete: NDArray[np.float64] = rules.apply(values[np.newaxis], length)[0]
     return complete
 
 
-def _check_missing(values: NDArray[np.float64], place: str, rules: Preprocessing) -> None:
-    for k in np.flatnonzero(np.isinf(values))[:1]:
-        raise UserError(f"{place}, value {k + 1} is {values[k]}; every value must be a finite number.")
+def _check_missing(values: NDArray[np.float64], place: str, metadata: Metadata) -> None:
+    def at(variable: int, step: int) -> str:
+        of = f", variable {variable + 1}" if metadata.num_variables > 1 else ""
+        return f"{place}{of}, value {step + 1}"
+
+    rules = metadata.preprocessing
+    for variable, step in np.argwhere(np.isinf(values))[:1]:
+        raise UserError(f"{at(variable, step)} is {values[variable, step]}; every value must be a finite number.")
     if not rules.reads_missing:
-        missing = np.flatnonzero(np.isnan(values))[0]
-        raise UserError(f"{place}, value {missing + 1} is missing; every value must be a number.")
+        variable, step = np.argwhere(np.isnan(values))[0]
+        raise UserError(f"{at(variable, step)} is missing; every value must be a number.")
     fault = rules.find_fault(values[np.newaxis])
     if fault is not None:
-        where = place if fault.column is None else f"{place}, value {fault.column + 1}"
+        where = place if fault.step is None else at(fault.variable, fault.step)
         raise UserError(f"{where} {fault.problem}.")
 
 
 def _stack(series: Sequence[NDArray[np.float64]], metadata: Metadata) -> NDArray[np.float64]:
-    return np.stack(series)[:, np.newaxis, :] if series else np.empty((0, 1, metadata.length))
+    return np.stack(series) if series else np.empty((0, metadata.num_variables, metadata.length))
 
 
 def _shorten(value: Any, limit: int = 40) -> str:

@@ -39,7 +39,7 @@ class Encoder:
         default = ("predicted_label", "probabilities") if self._has_columns else ("predicted_label",)
         outputs = reply.outputs or default
         if "explanation" in outputs and not self._metadata.has_explanation:
-            raise UserError("The model is of an earlier release and has no explanation; train it anew to have one.")
+            raise UserError("The model has no explanation: it is of an early release, or has no convolutions.")
         return outputs
 
     def header(self, reply: Reply) -> list[str]:
@@ -72,8 +72,11 @@ class Encoder:
             return [f"{output}_{step}" for step in range(1, self._metadata.length + 1)]
         if output == "predicted_label":
             return classes
-        prefix, named = ("p", classes) if output == "probabilities" else ("e", columns)
-        return [f"{prefix}{name[1:]}" for name in named]
+        if output == "probabilities":
+            return [f"p{name[1:]}" for name in classes]
+        if len(columns) == self._metadata.length:
+            return [f"e{name[1:]}" for name in columns]
+        return [f"e_{step}" for step in range(1, self._metadata.length + 1)]  # of all variables together
 
     def _csv_cells(self, output: str, predictions: Predictions) -> list[str]:
         if output == "predicted_label":

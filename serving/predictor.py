@@ -75,7 +75,7 @@ class Predictor:
         return ENGINES[self._session.get_providers()[0]]
 
     def predict(self, series: NDArray[np.float64]) -> Predictions:
-        """Predictions of complete series, float64 `[N, 1, length]`, as they are before scaling.
+        """Predictions of complete series, float64 `[N, M, length]`, as they are before scaling.
 
         Raises:
             TooLargeError: names the first such series.

@@ -30,6 +30,7 @@ class Settings:
     log_level: int  # 10 debug, 20 info, ...
     batch: bool  # a batch transform job sends the requests (S29)
     local_batch: bool  # it is one of the Python SDK's local mode, which alone writes `True` (S28)
+    page: bool = False  # `GET /` gives a page on which a person can try the model
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Settings":
@@ -52,6 +53,7 @@ class Settings:
             log_level=_integer(environment, "SAGEMAKER_CONTAINER_LOG_LEVEL", 20, 0, 50),
             batch=batch,
             local_batch=batch_text == "True",
+            page=_choice(environment, "LSTM_FCN_PAGE", ("true", "false")) == "true",
         )
 
 

@@ -69,6 +69,7 @@ class Transform:
             labelled=False,
             columns=columns_of(metadata),
             preprocessing=metadata.preprocessing,
+            variables=metadata.num_variables,
             length=metadata.length,
         )
         encoder, rows = Encoder(metadata), 0
@@ -87,7 +88,7 @@ class Transform:
         def predict() -> list[str]:
             series = metadata.preprocessing.apply(block.series, metadata.length)
             try:
-                predictions = self.predictor.predict(series[:, None, :])
+                predictions = self.predictor.predict(series)
             except TooLargeError as error:
                 reader.fail(block.rows[error.index], "has values too large for the model")
             return self._join(lines, encoder.rows(predictions, self.reply))

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from container.artifact import Metadata, Scaling, Task, are_independent
 from container.channels import Source
-from container.codec import HEADERLESS, Block, Columns, SeriesReader
+from container.codec import HEADERLESS, Block, Columns, SeriesReader, describe_length
 from container.errors import UserError
 from container.hyperparameters import Hyperparameters
 from container.preprocess import Preprocessing
@@ -36,7 +36,7 @@ CPU = torch.device("cpu")
 class Dataset:
     """Scaled series and what belongs to them.
 
-    series: float32 `[N, 1, T]`, on `device`, or in memory or a mapped file if they do not fit there.
+    series: float32 `[N, M, T]`, on `device`, or in memory or a mapped file if they do not fit there.
     labels: int64 `[N]`, indices into the classes; or float32 `[N, L]` of 0 and 1; on `device`.
     rows: int64 `[n]`, the series that this set consists of; None: all.
     """
@@ -55,7 +55,7 @@ class Dataset:
         return int(self.series.shape[-1])
 
     def batch(self, picked: Tensor) -> tuple[Tensor, Tensor]:
-        """Series `[B, 1, T]` and labels at the positions `picked`, int64 `[B]`, on the device."""
+        """Series `[B, M, T]` and labels at the positions `picked`, int64 `[B]`, on the device."""
         rows = picked if self.rows is None else self.rows[picked]
         series = self.series[rows.to(self.series.device)].to(self.device)
         if self.storage is not None and self.storage.in_file:
@@ -83,6 +83,7 @@ class Problem:
     classes: list[str]
     columns: Columns
     preprocessing: Preprocessing
+    num_variables: int
     length: int
     scaling: Scaling
     class_counts: NDArray[np.int64]  # series of each class, over all machines
@@ -98,7 +99,7 @@ class Problem:
 class Data:
     """All that was read.
 
-    sample: some training series before scaling, float64 `[K, 1, T]`.
+    sample: some training series before scaling, float64 `[K, M, T]`.
     fingerprint: changes if a value, a label or their order does.
     """
 
@@ -128,33 +129,41 @@ def load(channels: dict[str, Source], settings: Hyperparameters, group: Group, e
     preprocessing = Preprocessing(missing_values=settings.missing_values, length_policy=settings.length_policy)
     method = earlier.scaling.method if earlier else settings.scaling
     known = None if method == "dataset" else Scaling(method=method)
-    intake = _Intake(channels["training"], preprocessing, group, known)
+    variables = settings.num_variables if "num_variables" in settings.model_fields_set else None
+    intake = _Intake(channels["training"], preprocessing, group, known, variables=variables)
     intake.read()
     length = _agree_on_length(intake, group, earlier)
     intake.complete(length)
     task, classes, columns = _agree_on_classes(intake, settings, group)
+    if columns != HEADERLESS:
+        intake.variables = columns.variables  # on a machine that got no rows, too
     labels = intake.encode(task, classes, columns)
     counts = np.sum(group.gather("class counts", _count_classes(labels, len(classes)).tolist()), axis=0)
     count = sum(group.gather("rows", intake.count))
     _check_classes(classes, counts, count, labels.ndim > 1)
     scaling = intake.scaling
     if scaling is None:
-        kept = earlier is not None and (earlier.classes, earlier.length) == (classes, length)
+        kept = earlier is not None and (earlier.classes, earlier.num_variables, earlier.length) == (
+            classes,
+            intake.variables,
+            length,
+        )
         scaling = earlier.scaling if earlier and kept else _agree_on_scaling(intake, group)
-    problem = Problem(task, classes, columns, preprocessing, length, scaling, counts, count)
+    problem = Problem(task, classes, columns, preprocessing, intake.variables, length, scaling, counts, count)
     training, fingerprint = intake.finish(labels, scaling, length)
     validation = None
     if "validation" in channels:
-        validation, checksum = _load_validation(channels["validation"], problem, group)
+        validation, checksum = load_validation(channels["validation"], problem, group)
         fingerprint += checksum
     elif settings.validation_fraction:
         training, validation = hold_out(training, settings.validation_fraction, settings.seed, group)
-    rows = torch.from_numpy(intake.sample.reshape(-1, length)[: math.ceil(SAMPLE_ROWS / group.size)])
-    sample = group.gather_rows(rows)[:SAMPLE_ROWS, None].numpy()
+    rows = intake.sample[: math.ceil(SAMPLE_ROWS / group.size)].reshape(-1, intake.variables * length)
+    sample = group.gather_rows(torch.from_numpy(rows))[:SAMPLE_ROWS].numpy().reshape(-1, intake.variables, length)
     return Data(problem, training, validation, sample, "-".join(group.gather("fingerprint", fingerprint)))
 
 
-def _load_validation(source: Source, problem: Problem, group: Group) -> tuple[Dataset, str]:
+def load_validation(source: Source, problem: Problem, group: Group) -> tuple[Dataset, str]:
+    """Series of the training data's kind, scaled as it is, and their checksum. Raises `UserError` as `load` does."""
     intake = _Intake(source, problem.preprocessing, group, problem.scaling, problem)
     intake.read()
     if sum(group.gather("validation rows", intake.count)) == 0:
@@ -186,17 +195,21 @@ def _agree_on_length(intake: "_Intake", group: Group, earlier: Metadata | None) 
 def _agree_on_classes(intake: "_Intake", settings: Hyperparameters, group: Group) -> tuple[Task, list[str], Columns]:
     """What there is to predict: from the labels or the header, over all machines, and the wanted task."""
     mine = intake.columns
-    columns = None if mine is None else [list(mine.targets), list(mine.series)]
+    columns = None if mine is None else [list(mine.targets), list(mine.series), mine.variables]
     found = group.gather("classes", (columns, intake.labels, intake.not_one_hot))
     headers = [columns for columns, _, _ in found if columns is not None]
     if any(header != headers[0] for header in headers):
         raise UserError("The training files of the job's machines have different headers; all must have one.")
-    targets, series = headers[0]
+    targets, series, variables = headers[0]
     if not targets:
         classes = sort_classes({label for _, labels, _ in found for label in labels})
         return _choose_task(settings.task, classes), classes, HEADERLESS
     not_one_hot = next((place for _, _, place in found if place), None)
-    return _choose_task_of_targets(settings.task, targets, not_one_hot), targets, Columns(tuple(targets), tuple(series))
+    return (
+        _choose_task_of_targets(settings.task, targets, not_one_hot),
+        targets,
+        Columns(tuple(targets), tuple(series), variables),
+    )
 
 
 def _choose_task(wanted: str, classes: list[str]) -> Task:
@@ -253,11 +266,14 @@ def _check_classes(classes: list[str], counts: NDArray[np.int64], count: int, in
 
 
 def _agree_on_scaling(intake: "_Intake", group: Group) -> Scaling:
-    moments = Moments()
-    mine = intake.moments
-    for part in group.gather("moments", (mine.count, mine.mean, mine.squares)):
-        moments.merge(Moments(*part))
-    return moments.scaling()
+    """By the mean and standard deviation of each variable, over all machines."""
+    mine = [(moments.count, moments.mean, moments.squares) for moments in intake.moments]
+    together = [Moments() for _ in range(intake.variables)]
+    for parts in group.gather("moments", mine):
+        for moments, part in zip(together, parts, strict=False):  # a machine that got no rows has none
+            moments.merge(Moments(*part))
+    means, stds = zip(*(moments.mean_and_std() for moments in together), strict=True)
+    return Scaling(method="dataset", mean=means, std=stds)
 
 
 def hold_out(training: Dataset, fraction: float, seed: int, group: Group) -> tuple[Dataset, Dataset]:
@@ -341,15 +357,15 @@ class Moments:
         self.squares += other.squares + step * step * (self.count * (other.count / count))
         self.count = count
 
-    def scaling(self) -> Scaling:
-        """Raises `UserError` if the numbers are too large for it."""
+    def mean_and_std(self) -> tuple[float, float]:
+        """To scale by; of a constant, the deviation is 1. Raises `UserError` if the numbers are too large."""
         variance = self.squares / self.count
         if not (math.isfinite(self.mean) and math.isfinite(variance)):
             raise UserError(
                 "The values of the training data are too large to be scaled; divide them by a constant first."
             )
         std = math.sqrt(variance)
-        return Scaling(method="dataset", mean=self.mean, std=std if std > CONSTANT * abs(self.mean) else 1.0)
+        return self.mean, std if std > CONSTANT * abs(self.mean) else 1.0
 
 
 class _Intake:
@@ -362,10 +378,12 @@ class _Intake:
         group: Group,
         scaling: Scaling | None,
         problem: Problem | None = None,
+        variables: int | None = None,
     ) -> None:
         """Read `source`, scaled by `scaling`; None: by the statistics of the data itself, once they are known.
 
-        Of the validation channel, `problem` says what its rows must be.
+        Of the validation channel, `problem` says what its rows must be. `variables` that are None are as many as the
+        header tells, or one.
         """
         self.source = source
         self.preprocessing = preprocessing
@@ -374,7 +392,9 @@ class _Intake:
         self.columns: Columns | None = problem.columns if problem else None
         self.count = 0
         self.widest = 0
-        self.moments = Moments()
+        self.variables = problem.num_variables if problem else variables or 1  # the header may know better
+        self._wanted_variables = self.variables if problem else variables
+        self.moments: list[Moments] = []  # of each variable
         self.sample: NDArray[np.float64] = np.empty((0, 1, 0))
         self.not_one_hot: str | None = None  # where the first row is of which not exactly one target is 1
         self._part = (group.local_rank, group.local_size) if source.sharded else (group.rank, group.size)
@@ -402,11 +422,10 @@ class _Intake:
                 self._read_stream(str(path), stream, progress.is_large)
         if self._rows_seen:
             logger.info(
-                "%s: %d series of %s%d values from %s%s",
+                "%s: %d %s from %s%s",
                 self.source.name,
                 self._rows_seen,
-                "up to " if self.preprocessing.any_length else "",
-                self.widest,
+                describe_length(self.widest, self.variables, self.preprocessing),
                 "a pipe" if self.source.pipe else f"{len(self.source.files)} file(s)",
                 progress.summary(),
             )
@@ -420,10 +439,11 @@ class _Intake:
             columns=self.columns,
             preprocessing=self.preprocessing,
             length=longest,
+            variables=self._wanted_variables,
             block_bytes=READ_BYTES if in_parallel else None,
         )
         for block in reader:
-            self.columns = reader.columns
+            self.columns, self.variables = reader.columns, reader.variables
             self._check_width(block, name)
             codes = self._find_codes(block, name)
             if not block.labels and self.not_one_hot is None:
@@ -432,7 +452,7 @@ class _Intake:
             self._keep(block, codes)
 
     def _check_width(self, block: Block, name: str) -> None:
-        width = block.series.shape[1]
+        width = block.series.shape[2]
         self.widest = max(self.widest, width)
         if self.preprocessing.any_length:
             return
@@ -474,31 +494,32 @@ class _Intake:
             return
         lengths = self.preprocessing.lengths(series)
         self._raw_lengths.append(lengths)
-        self._raw.append(series[np.arange(series.shape[1]) < lengths[:, np.newaxis]])
+        inside = np.arange(series.shape[2]) < lengths[:, np.newaxis, np.newaxis]
+        self._raw.append(series[np.broadcast_to(inside, series.shape)])
 
     def complete(self, length: int) -> None:
         """Bring the series that were kept as they are to `length`, now that it is known."""
-        lengths = np.concatenate(self._raw_lengths)
+        lengths, variables = np.concatenate(self._raw_lengths), self.variables
         raw = self._raw.finish()
-        ends = np.cumsum(lengths)
-        rows = max(1, PASS_VALUES // length)
+        ends = np.cumsum(lengths * variables)
+        rows = max(1, PASS_VALUES // (length * variables))
         for first in range(0, len(lengths), rows):
             part = lengths[first : first + rows]
-            inside = np.arange(part.max()) < part[:, np.newaxis]
+            inside = np.arange(part.max()) < np.repeat(part, variables).reshape(-1, variables, 1)
             series = np.full(inside.shape, np.nan)
-            series[inside] = raw.values[ends[first] - lengths[first] : ends[first + len(part) - 1]]
+            series[inside] = raw.values[ends[first] - part[0] * variables : ends[first + len(part) - 1]]
             self._add(self.preprocessing.apply(series, length))
             raw.release()
         self._length = length
         self._scale_rest()
 
     def _add(self, series: NDArray[np.float64]) -> None:
-        """Collect complete series, float64 `[n, T]`, and work on them in chunks of one size.
+        """Collect complete series, float64 `[n, M, T]`, and work on them in chunks of one size.
 
         Thus not a single bit depends on how files and blocks of text divide them.
         """
         self._waiting.append(series)
-        rows = max(1, CHUNK_VALUES // series.shape[1])
+        rows = max(1, CHUNK_VALUES // (series.shape[1] * series.shape[2]))
         if sum(map(len, self._waiting)) >= rows:
             whole = np.concatenate(self._waiting)
             end = len(whole) - len(whole) % rows
@@ -513,17 +534,20 @@ class _Intake:
         self._waiting = []
 
     def _scale(self, series: NDArray[np.float64]) -> None:
-        """Keep series, float64 `[n, T]`, scaled as far as is known by now."""
+        """Keep series, float64 `[n, M, T]`, scaled as far as is known by now."""
         if len(self.sample) < SAMPLE_ROWS:
-            head = series[: SAMPLE_ROWS - len(self.sample), np.newaxis, :].copy()
+            head = series[: SAMPLE_ROWS - len(self.sample)].copy()
             self.sample = np.concatenate([self.sample, head]) if len(self.sample) else head
         if self.scaling is not None:
-            scaled = Scaler(self.scaling)(torch.from_numpy(np.ascontiguousarray(series))[:, np.newaxis, :])
+            scaled = Scaler(self.scaling)(torch.from_numpy(np.ascontiguousarray(series)))
             self._series.append(scaled.numpy())
             return
-        distances = self.moments.add(series)
+        self.moments = self.moments or [Moments() for _ in range(self.variables)]
+        distances = np.empty(series.shape, np.float32)
         with np.errstate(over="ignore"):
-            self._series.append(distances.astype(np.float32))
+            for k, moments in enumerate(self.moments):
+                distances[:, k] = moments.add(series[:, k])
+        self._series.append(distances)
 
     def encode(self, task: Task, classes: list[str], columns: Columns) -> NDArray[np.generic]:
         """Labels: int64 `[N]`, places in `classes`, or float32 `[N, L]`."""
@@ -536,9 +560,12 @@ class _Intake:
         return labels
 
     def _rescale(self, part: NDArray[np.float32], scaling: Scaling) -> NDArray[np.float64]:
-        """From units of the first block to those of all."""
-        offset = (self.moments.origin - scaling.mean) / scaling.std
-        return part.astype(np.float64) * (self.moments.unit / scaling.std) + offset
+        """Series `[n, M, T]` from units of the first block to those of all."""
+        origin = np.array([moments.origin for moments in self.moments])
+        unit = np.array([moments.unit for moments in self.moments])
+        offset = (origin - scaling.mean) / scaling.std
+        rescaled: NDArray[np.float64] = part * (unit / scaling.std)[:, np.newaxis] + offset[:, np.newaxis]
+        return rescaled
 
     def finish(self, labels: NDArray[np.generic], scaling: Scaling, length: int) -> tuple[Dataset, str]:
         """The channel's rows scaled by `scaling`, and their checksum.
@@ -549,8 +576,10 @@ class _Intake:
         self._scale_rest()
         storage = self._series.finish()
         checksum = zlib.crc32(np.ascontiguousarray(labels).data)
-        for start in range(0, len(storage.values), PASS_VALUES):
-            part = cast(NDArray[np.float32], storage.values[start : start + PASS_VALUES])
+        values = storage.values.reshape(-1, self.variables, length)
+        rows = max(1, PASS_VALUES // (self.variables * length))
+        for start in range(0, len(values), rows):
+            part = cast(NDArray[np.float32], values[start : start + rows])
             if self.scaling is None:
                 part[:] = self._rescale(part, scaling)
             if not np.isfinite(part).all():
@@ -568,7 +597,7 @@ class _Intake:
                 storage.values.nbytes / 1e9,
                 scratch_folder(),
             )
-        series = torch.from_numpy(storage.values).view(len(labels), 1, length)
+        series = torch.from_numpy(values)
         return Dataset(series, torch.from_numpy(labels), storage=storage), f"{checksum:08x}"
 
 

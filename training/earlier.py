@@ -17,11 +17,16 @@ from container.channels import Source
 from container.errors import UserError
 from container.hyperparameters import Hyperparameters, parse_hyperparameters
 from training.data import Problem
-from training.model import LSTMFCN
+from training.model import LSTMFCN, Ensemble
 
 logger = logging.getLogger(__name__)
 
 ARCHITECTURE = (
+    "recurrent",
+    "convolutions",
+    "dimension_shuffle",
+    "squeeze_excite",
+    "ensemble_size",
     "num_layers",
     "hidden_size",
     "filters_1",
@@ -54,33 +59,44 @@ class EarlierModel:
                 )
         return settings.model_copy(update=update)
 
-    def carry_over(self, network: LSTMFCN, problem: Problem) -> None:
+    def carry_over(self, network: LSTMFCN | Ensemble, problem: Problem) -> None:
         """Give `network` all weights that fit the new data; the log says which.
 
-        The convolutions fit any data, the LSTM data of the same length, the output layer data of the same classes.
+        The convolutions fit any data of as many variables, the recurrent block data of the same length, the output
+        layer data of the same classes.
         """
         own = self.metadata
+        if own.num_variables != problem.num_variables:
+            raise UserError(
+                f"Channel model: the earlier model's num-variables is {own.num_variables}, that of the training data "
+                f"{problem.num_variables}. Set num-variables={own.num_variables} if that is what the rows hold, or "
+                "train without the channel model."
+            )
         same_classes = (own.classes, own.independent) == (problem.classes, problem.independent)
         same_length = self.metadata.length == problem.length
-        parts = {"fcn": True, "lstm": same_length, "linear": same_classes}
+        kept = {"fcn": True, "recurrent": same_length, "linear": same_classes}
         state = network.state_dict()
-        for name in state:
-            if parts[name.split(".")[0]]:
+        present = {name: part for name in state for part in kept if f".{part}." in f".{name}"}
+        for name, part in present.items():
+            if kept[part]:
                 state[name] = self._tensor(f"network.{name}", state[name])
         network.load_state_dict(state)
-        words = {"fcn": "convolutions", "lstm": "LSTM", "linear": "output layer"}
-        reasons = {"lstm": f"length {problem.length}, was {self.metadata.length}", "linear": "other classes"}
-        new = [f"{words[part]} ({reasons[part]})" for part, kept in parts.items() if not kept]
+        parts = {part: kept[part] for part in kept if part in present.values()}
+        words = {"fcn": "convolutions", "recurrent": "recurrent block", "linear": "output layer"}
+        reasons = {"recurrent": f"length {problem.length}, was {self.metadata.length}", "linear": "other classes"}
+        new = [f"{words[part]} ({reasons[part]})" for part, fits in parts.items() if not fits]
         scaling = "kept" if problem.scaling == self.metadata.scaling else "measured anew"
         logger.info(
             "carried over from the earlier model: %s; new: %s; scaling: %s",
-            ", ".join(words[part] for part, kept in parts.items() if kept),
+            ", ".join(words[part] for part, fits in parts.items() if fits) or "nothing",
             ", ".join(new) or "nothing",
             scaling,
         )
 
     def _tensor(self, name: str, like: Tensor) -> Tensor:
-        found = self.weights.get(name)
+        # Before version 3 there was but one recurrent block, and it was called by its name.
+        old = self.metadata.schema_version < 3
+        found = self.weights.get(name.replace(".recurrent.", ".lstm.") if old else name)
         if found is None or found.shape != like.shape:
             raise UserError(f"Channel model: {WEIGHTS} does not fit {METADATA}: {name} should be {tuple(like.shape)}.")
         return found

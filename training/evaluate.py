@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from training.data import Dataset
 from training.distributed import Group
+from training.model import join_logits
 from training.step import count_correct, weighted_loss
 
 EVALUATION_BATCH = 256  # series; larger ones gain nothing on a CPU and take memory on a GPU
@@ -86,7 +87,7 @@ def evaluate(
     logits, labels = [], []
     for picked in torch.arange(len(data), device=data.device).split(EVALUATION_BATCH):  # type: ignore[no-untyped-call]
         series, expected = data.batch(picked)
-        found = forward(series)
+        found = join_logits(forward(series), expected.ndim > 1)
         totals[0] += weighted_loss(found, expected, class_weights)
         totals[1] += count_correct(found, expected)
         totals[2] += len(expected)

@@ -22,13 +22,15 @@ from training.data import Data, Problem, load
 from training.devices import choose_placement
 from training.distributed import Group
 from training.earlier import EarlierModel, load_earlier
+from training.explain import Network
 from training.export import export_graph, export_weights
 from training.loop import Fitted, Loop
-from training.model import LSTMFCN, Classifier, Scaler
+from training.model import Classifier, Scaler, make_network
 from training.stop import StopSignal
 
 logger = logging.getLogger(__name__)
 
+CURVE_POINTS = 200  # epochs of the learning curves that go into the model
 # What may change between a job and its continuation: it has no influence on the weights.
 WITHOUT_INFLUENCE = ("checkpoint-epochs", "checkpoint-minutes")
 
@@ -54,8 +56,8 @@ def run(optml: OptML, stop: StopSignal, group: Group) -> None:
     data = load(channels, settings, group, earlier.metadata if earlier else None)
     logger.info("task: %s; classes: %s", data.problem.task, _describe_classes(data.problem))
     _check_batch_size(settings, group)
-    torch.manual_seed(settings.seed)
-    network = _make_network(settings, data.problem)
+    problem = data.problem
+    network = make_network(settings, problem.num_variables, problem.length, len(problem.classes))
     if earlier:
         earlier.carry_over(network, data.problem)
     if not group.is_first:
@@ -65,7 +67,7 @@ def run(optml: OptML, stop: StopSignal, group: Group) -> None:
         network.to(placement.device),
         data.training.to(placement.device),
         data.validation.to(placement.device) if data.validation else None,
-        _class_weights(settings, data.problem).to(placement.device),
+        class_weights(settings, data.problem).to(placement.device),
         settings,
         placement,
         stop,
@@ -75,12 +77,22 @@ def run(optml: OptML, stop: StopSignal, group: Group) -> None:
     )
     fitted = loop.fit()
     if group.is_first:
-        _save(optml, settings, data, network, fitted)
+        _save(optml, settings, data, network, fitted, loop.history)
+        if not loop.stopping:  # there may be no time to look back
+            _report(optml, settings, data, network, fitted, loop.history)
+        logger.info("saved: %s, %s", fitted.place, metric_text(fitted.metrics))
         if checkpoints and not loop.stopping:
             checkpoints.remove_all()
 
 
-def _save(optml: OptML, settings: Hyperparameters, data: Data, network: LSTMFCN, fitted: Fitted) -> None:
+def _save(
+    optml: OptML,
+    settings: Hyperparameters,
+    data: Data,
+    network: Network,
+    fitted: Fitted,
+    history: list[dict[str, float]],
+) -> None:
     problem = data.problem
     classifier = Classifier(Scaler(problem.scaling), network.cpu(), problem.independent).eval()
     graph = export_graph(classifier, data.sample)
@@ -89,15 +101,49 @@ def _save(optml: OptML, settings: Hyperparameters, data: Data, network: LSTMFCN,
         classes=problem.classes,
         columns=None if problem.columns == HEADERLESS else list(problem.columns.series),
         preprocessing=problem.preprocessing,
+        num_variables=problem.num_variables,
         length=problem.length,
+        explains=classifier.explains,
         scaling=problem.scaling,
         hyperparameters=settings.model_dump(by_alias=True),
         metrics=fitted.metrics,
+        kept=(fitted.epoch, fitted.round),
+        curves=_thin_out(history, fitted),
         versions=versions(),
     )
     artifact.save(optml.model, metadata, graph, export_weights(classifier))
     logger.info("model: %s", optml.model)
-    logger.info("saved: %s, %s", fitted.place, metric_text(fitted.metrics))
+
+
+def _thin_out(history: list[dict[str, float]], fitted: Fitted) -> list[dict[str, float]]:
+    """At most `CURVE_POINTS` of the epochs, and the one that was kept; rounded, as curves are drawn."""
+    picked = set(np.linspace(0, len(history) - 1, min(len(history), CURVE_POINTS)).astype(int).tolist())
+    kept = (fitted.epoch, fitted.round)
+    return [
+        {name: float(f"{value:.6g}") for name, value in entry.items()}
+        for number, entry in enumerate(history)
+        if number in picked or (entry["epoch"], entry["round"]) == kept
+    ]
+
+
+def _report(
+    optml: OptML,
+    settings: Hyperparameters,
+    data: Data,
+    network: Network,
+    fitted: Fitted,
+    history: list[dict[str, float]],
+) -> None:
+    """Write the report; the model is what matters, and is kept if this fails."""
+    from training.report import write_report  # with all that draws, which is slow to load and not always needed
+    from training.summary import make_report
+
+    try:
+        write_report(optml.output_data, make_report(settings, data, network, fitted, history, versions()))
+    except UserError as error:
+        logger.warning("WARNING: no report is written: %s", error)
+        return
+    logger.info("report: %s", optml.output_data / "report.html")
 
 
 def _open_checkpoints(
@@ -139,19 +185,7 @@ def versions() -> dict[str, str]:
     return {"lstm-fcn": __version__, "python": platform.python_version(), **packages}
 
 
-def _make_network(settings: Hyperparameters, problem: Problem) -> LSTMFCN:
-    return LSTMFCN(
-        problem.length,
-        len(problem.classes),
-        num_layers=settings.num_layers,
-        hidden_size=settings.hidden_size,
-        dropout=settings.dropout,
-        filters=(settings.filters_1, settings.filters_2, settings.filters_3),
-        kernel_sizes=(settings.kernel_size_1, settings.kernel_size_2, settings.kernel_size_3),
-    )
-
-
-def _class_weights(settings: Hyperparameters, problem: Problem) -> Tensor:
+def class_weights(settings: Hyperparameters, problem: Problem) -> Tensor:
     """Float32 `[C]`, or `[C, 2]` for independent classes: the weights of 0 and 1 of each.
 
     Balanced weights are those of scikit-learn: inversely proportional to how often a class comes.

@@ -105,6 +105,7 @@ class Loop:
         self.best_loss = math.inf
         self.best_weights: dict[str, Tensor] | None = None
         self.best = Fitted(0, {})
+        self.history: list[dict[str, float]] = []  # of each epoch that is done
         self.stale_epochs = 0  # without a lower loss
         self.started = self.last_checkpoint = time.monotonic()
         self.epochs_done = 0  # since then
@@ -173,6 +174,8 @@ class Loop:
             self.best_loss = decisive
             self.best_weights = copy.deepcopy(self.network.state_dict())
             self.best = Fitted(self.position.epoch, metrics, self.position.round, self.steps_per_epoch)
+        position = {"round": self.position.round, "epoch": self.position.epoch}
+        self.history.append({**position, **metrics, "lr": self.schedule.lr})
         self._print_line(metrics)
         self.schedule.after_epoch(metrics["train_loss"])
         return True
@@ -324,6 +327,7 @@ class Loop:
             "best": asdict(self.best),
             "best_loss": self.best_loss,
             "stale_epochs": self.stale_epochs,
+            "history": self.history,
         }
         position = self.position
         self.checkpoints.save(
@@ -339,6 +343,7 @@ class Loop:
         state, tensors = checkpoint.state, checkpoint.tensors
         self.position = Position(**state["position"])
         self.best_loss, self.best = state["best_loss"], Fitted(**state["best"])
+        self.history = state["history"]
         weights = self.network.state_dict()
         if "best." + next(iter(weights)) in tensors:
             self.best_weights = {name: _like(weights[name], tensors[f"best.{name}"]) for name in weights}

@@ -1,7 +1,7 @@
-"""LSTM-FCN (Karim et al. 2017, "LSTM Fully Convolutional Networks for Time Series Classification").
+"""LSTM-FCN (Karim et al. 2017, "LSTM Fully Convolutional Networks for Time Series Classification") and its family.
 
-A series goes two ways: through three convolutions and an average over time, and, with its dimensions
-shuffled, through LSTM layers that see all T values as one step. A linear layer reads both.
+A series goes two ways: through three convolutions and an average over time, and, with its dimensions shuffled,
+through LSTM layers that see each variable's T values as one step. A linear layer reads both.
 """
 
 from typing import cast
@@ -11,6 +11,38 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from container.artifact import Scaling
+from container.hyperparameters import Hyperparameters
+from training.recurrent import make_layer
+
+
+def make_network(settings: Hyperparameters, num_variables: int, length: int, num_classes: int) -> "LSTMFCN | Ensemble":
+    """A new network, or an ensemble, for series `[num_variables, length]`, as the hyperparameters want it.
+
+    Every random number comes from the seeds `seed`, `seed` + 1, ..., one for each network.
+    """
+    squeeze_excite = {"true": True, "false": False, "auto": num_variables > 1}[settings.squeeze_excite]
+    members = []
+    for k in range(settings.ensemble_size):
+        torch.manual_seed(settings.seed + k)
+        network = LSTMFCN(
+            length,
+            num_classes,
+            num_variables=num_variables,
+            recurrent=settings.recurrent,
+            num_layers=settings.num_layers,
+            hidden_size=settings.hidden_size,
+            dropout=settings.dropout,
+            dimension_shuffle=settings.dimension_shuffle == "true",
+            convolutions=settings.convolutions == "true",
+            squeeze_excite=squeeze_excite,
+            filters=(settings.filters_1, settings.filters_2, settings.filters_3),
+            kernel_sizes=(settings.kernel_size_1, settings.kernel_size_2, settings.kernel_size_3),
+        )
+        members.append(network)
+    return members[0] if len(members) == 1 else Ensemble(members)
+
+
+SQUEEZE = 16  # filters that share one cell in the middle of a squeeze-and-excite block (Karim et al. 2018)
 
 
 class LSTMFCN(nn.Module):
@@ -24,102 +56,185 @@ class LSTMFCN(nn.Module):
         self,
         length: int,
         num_classes: int,
+        num_variables: int = 1,
+        recurrent: str = "lstm",
         num_layers: int = 1,
         hidden_size: int = 8,
         dropout: float = 0.8,
+        dimension_shuffle: bool = True,
+        convolutions: bool = True,
+        squeeze_excite: bool = False,
         filters: tuple[int, int, int] = (128, 256, 128),
         kernel_sizes: tuple[int, int, int] = (8, 5, 3),
     ) -> None:
+        """A network for series `[num_variables, length]`.
+
+        Args:
+            length: time steps T.
+            num_classes: C.
+            num_variables: M.
+            recurrent: kind of the recurrent layers (see `training.recurrent`); "none": the convolutions alone.
+            num_layers: recurrent layers.
+            hidden_size: cells of each.
+            dropout: rate after each.
+            dimension_shuffle: the recurrent layers see M steps of T features; else T steps of M features.
+            convolutions: False: the recurrent layers alone.
+            squeeze_excite: the first two convolutions weigh their filters for each series (Karim et al. 2018).
+            filters: of each convolution.
+            kernel_sizes: of each convolution, in time steps.
+        """
         super().__init__()
-        input_sizes = [length] + [hidden_size] * (num_layers - 1)
-        self.lstm = nn.Sequential(
-            *(layer for size in input_sizes for layer in (OneStepLSTM(size, hidden_size), nn.Dropout(dropout)))
-        )
-        channels = (1, *filters)
-        self.fcn = nn.Sequential(*(ConvBlock(channels[k], channels[k + 1], kernel_sizes[k]) for k in range(3)))
-        self.linear = nn.Linear(hidden_size + filters[-1], num_classes)
+        self.dimension_shuffle = dimension_shuffle
+        self.recurrent = nn.Sequential()
+        self.fcn = nn.Sequential()
+        width = 0
+        if recurrent != "none":
+            steps, features = (num_variables, length) if dimension_shuffle else (length, num_variables)
+            for number in range(num_layers):
+                last = number == num_layers - 1
+                self.recurrent.append(make_layer(recurrent, features, hidden_size, steps, last))
+                self.recurrent.append(nn.Dropout(dropout))
+                features, steps = hidden_size, 1 if recurrent == "dense" else steps
+            width += hidden_size
+        if convolutions:
+            channels = (num_variables, *filters)
+            for k in range(3):
+                squeeze = squeeze_excite and k < 2
+                self.fcn.append(ConvBlock(channels[k], channels[k + 1], kernel_sizes[k], squeeze))
+            width += filters[-1]
+        self.linear = nn.Linear(width, num_classes)
         nn.init.xavier_uniform_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch declares no such form
 
     def forward(self, series: Tensor) -> Tensor:
-        """Scaled series, float32 `[B, 1, T]`, to logits `[B, num_classes]`."""
+        """Scaled series, float32 `[B, M, T]`, to logits `[B, num_classes]`."""
         hidden, features = self.extract(series)
-        # The sum over time as a product: its gradient keeps the channels-last order, that of sum() does not.
-        average = torch.matmul(features.new_ones(features.shape[1]), features) / features.shape[1]
-        logits: Tensor = self.linear(torch.cat([hidden, average], dim=1))
+        logits: Tensor = self.linear(_join(hidden, features))
         return logits
 
-    def extract(self, series: Tensor) -> tuple[Tensor, Tensor]:
-        """What the linear layer reads: the LSTM's output `[B, hidden_size]` and, before their average over time,
-        the convolutions' `[B, T, filters]`.
+    def extract(self, series: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """What the linear layer reads: the recurrent layers' output `[B, hidden_size]` and, before their average
+        over time, the convolutions' `[B, T, filters]`; None for the part that this network does without.
         """
-        shuffled = series[:, 0, :]  # dimension shuffle: one step of T features
-        image = series.unsqueeze(2).to(memory_format=torch.channels_last)  # [B, 1, 1, T]
+        hidden: Tensor | None = None
+        features: Tensor | None = None
         # In mixed precision, what reads the series itself stays in float32: the three digits of bfloat16 are too
         # few where classes differ in the fourth, and these layers take hardly any of the time.
         with torch.autocast(series.device.type, enabled=False):
-            hidden = self.lstm(shuffled)
-            image = self.fcn[0](image)
-        return hidden, self.fcn[1:](image).squeeze(2).transpose(1, 2)
+            if len(self.recurrent):
+                hidden = self.recurrent(series if self.dimension_shuffle else series.transpose(1, 2))
+            if len(self.fcn):
+                image = series.unsqueeze(2).to(memory_format=torch.channels_last)  # [B, M, 1, T]
+                features = self.fcn[0](image)
+        if features is not None:
+            features = self.fcn[1:](features).squeeze(2).transpose(1, 2)
+        return hidden, features
+
+    def activation_map(self, features: Tensor, classes: Tensor) -> Tensor:
+        """The class activation map (Zhou et al. 2016): how much each time step adds to the logit of a class.
+
+        With an average over time before the linear layer it is exact: the map's mean is the convolutions' part of
+        the logit.
+
+        Args:
+            features: of `extract`, float32 `[B, T, filters]`.
+            classes: one for each series, int64 `[B]`.
+
+        Returns:
+            float32 `[B, T]`.
+        """
+        weights = self.linear.weight[classes, -features.shape[2] :]
+        activation: Tensor = torch.matmul(features, weights.unsqueeze(-1)).squeeze(-1)
+        return activation
+
+
+def _join(hidden: Tensor | None, features: Tensor | None) -> Tensor:
+    """Both parts side by side, the convolutions' as their average over time."""
+    parts = [] if hidden is None else [hidden]
+    if features is not None:
+        # The sum over time as a product: its gradient keeps the channels-last order, that of sum() does not.
+        parts.append(torch.matmul(features.new_ones(features.shape[1]), features) / features.shape[1])
+    return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
 
 
 class ConvBlock(nn.Module):
     """Convolution over time with "same" padding, batch normalisation, ReLU: `[B, C, 1, T]` to `[B, F, 1, T]`.
 
-    As in the paper's Keras code: He-uniform weights, zero bias; Keras' momentum of 0.99 is 0.01 here.
+    As in the paper's Keras code: He-uniform weights, zero bias; Keras' momentum of 0.99 is 0.01 here. With
+    `squeeze`, a squeeze-and-excite block follows.
     """
 
-    def __init__(self, channels: int, filters: int, kernel_size: int) -> None:
+    def __init__(self, channels: int, filters: int, kernel_size: int, squeeze: bool = False) -> None:
         super().__init__()
         # An even kernel reaches one step further to the right, as in Keras.
         self.padding = ((kernel_size - 1) // 2, kernel_size // 2)
         symmetric = (0, self.padding[0]) if self.padding[0] == self.padding[1] else (0, 0)
         self.conv = nn.Conv2d(channels, filters, (1, kernel_size), padding=symmetric)
         self.norm = nn.BatchNorm2d(filters, eps=1e-3, momentum=0.01)
+        self.squeeze = SqueezeExcite(filters) if squeeze else None
         nn.init.kaiming_uniform_(self.conv.weight, nonlinearity="relu")
         nn.init.zeros_(cast(Tensor, self.conv.bias))
 
     def forward(self, image: Tensor) -> Tensor:
         if self.padding[0] != self.padding[1]:
             image = F.pad(image, self.padding)
-        return F.relu(self.norm(self.conv(image)), inplace=True)
+        active = F.relu(self.norm(self.conv(image)), inplace=True)
+        return active if self.squeeze is None else self.squeeze(active)
 
 
-class OneStepLSTM(nn.LSTM):
-    """An LSTM layer on a sequence of one step, from a zero state: `[B, features]` to `[B, hidden_size]`.
+class SqueezeExcite(nn.Module):
+    """Weighs the filters of each series by what all of its time steps say (Karim et al. 2018): `[B, F, 1, T]`.
 
-    The recurrent weights then multiply zeros and the forget gate keeps nothing, so one matrix product with
-    the input weights is all there is. Same parameters and result as `torch.nn.LSTM`, faster.
-
-    As in Keras: Glorot-uniform input weights, orthogonal recurrent weights, one bias vector (the second one
-    of `nn.LSTM` stays zero and is not trained), forget bias 1.
+    As in the paper's Keras code: He-normal weights, no biases.
     """
 
-    weight_ih_l0: nn.Parameter
-    weight_hh_l0: nn.Parameter
-    bias_ih_l0: nn.Parameter
-    bias_hh_l0: nn.Parameter
+    def __init__(self, filters: int) -> None:
+        super().__init__()
+        cells = max(1, filters // SQUEEZE)
+        self.down = nn.Linear(filters, cells, bias=False)
+        self.up = nn.Linear(cells, filters, bias=False)
+        for linear in (self.down, self.up):
+            nn.init.kaiming_normal_(linear.weight, nonlinearity="relu")
 
-    def __init__(self, input_size: int, hidden_size: int) -> None:
-        super().__init__(input_size, hidden_size, batch_first=True)
-        nn.init.xavier_uniform_(self.weight_ih_l0)
-        nn.init.orthogonal_(self.weight_hh_l0).requires_grad_(False)  # multiplies zeros
-        nn.init.zeros_(self.bias_ih_l0)
-        nn.init.zeros_(self.bias_hh_l0).requires_grad_(False)
-        with torch.no_grad():
-            self.bias_ih_l0[hidden_size : 2 * hidden_size] = 1.0
+    def forward(self, image: Tensor) -> Tensor:
+        weights: Tensor = self.up(F.relu(self.down(image.mean(dim=(2, 3))))).sigmoid()
+        return image * weights[:, :, None, None]
 
-    def forward(self, features: Tensor) -> Tensor:  # type: ignore[override]  # one step needs no sequence, no state
-        gates = F.linear(features, self.weight_ih_l0, self.bias_ih_l0 + self.bias_hh_l0)
-        input_gate, _, cell, output_gate = gates.chunk(4, dim=-1)
-        return output_gate.sigmoid() * (input_gate.sigmoid() * cell.tanh()).tanh()
+
+class Ensemble(nn.Module):
+    """Networks of one kind that are trained together, each by its own loss, and speak as one."""
+
+    def __init__(self, members: list[LSTMFCN]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+
+    def forward(self, series: Tensor) -> Tensor:
+        """Scaled series, float32 `[B, M, T]`, to the logits of each of K networks `[B, K, num_classes]`."""
+        return torch.stack([member(series) for member in self.members], dim=1)
+
+
+def join_logits(logits: Tensor, independent: bool) -> Tensor:
+    """Logits whose probabilities are the average of those of K networks.
+
+    Args:
+        logits: float32 `[B, K, C]`; or `[B, C]` of a single network, which are returned as they are.
+        independent: classes have a probability each; others share 1.
+
+    Returns:
+        float32 `[B, C]`.
+    """
+    if logits.ndim == 2:
+        return logits
+    if independent:
+        return logits.sigmoid().mean(dim=1).logit(eps=1e-7)
+    return logits.log_softmax(dim=-1).exp().mean(dim=1).clamp(min=1e-30).log()
 
 
 class Scaler(nn.Module):
     """Centres and scales series in float64, and only then rounds to float32.
 
-    A large offset thus does no harm. A constant series becomes zeros. Training and the exported graph both
+    A large offset thus does no harm. A constant variable becomes zeros. Training and the exported graph both
     use this module.
     """
 
@@ -129,11 +244,12 @@ class Scaler(nn.Module):
     def __init__(self, scaling: Scaling) -> None:
         super().__init__()
         self.method = scaling.method
-        self.register_buffer("mean", torch.tensor(scaling.mean, dtype=torch.float64))
-        self.register_buffer("std", torch.tensor(scaling.std, dtype=torch.float64))
+        # [M, 1]: one for each variable.
+        self.register_buffer("mean", torch.tensor(scaling.mean, dtype=torch.float64).reshape(-1, 1))
+        self.register_buffer("std", torch.tensor(scaling.std, dtype=torch.float64).reshape(-1, 1))
 
     def forward(self, series: Tensor) -> Tensor:
-        """Raw series, float64 `[B, 1, T]`, to scaled ones, float32 `[B, 1, T]`."""
+        """Raw series, float64 `[B, M, T]`, to scaled ones, float32 `[B, M, T]`."""
         if self.method == "none":
             return series.float()
         if self.method == "dataset":
@@ -152,23 +268,43 @@ CONSTANT = 1e-12  # a standard deviation below this share of the mean is roundin
 class Classifier(nn.Module):
     """The whole way from raw series to class probabilities and their explanation, as it is exported."""
 
-    def __init__(self, scaler: Scaler, network: LSTMFCN, independent: bool = False) -> None:
+    def __init__(self, scaler: Scaler, network: LSTMFCN | Ensemble, independent: bool = False) -> None:
         """`independent` classes have a probability each; others share 1."""
         super().__init__()
         self.scaler = scaler
         self.network = network
         self.independent = independent
 
-    def forward(self, series: Tensor) -> tuple[Tensor, Tensor]:
-        """Raw series, float64 `[B, 1, T]`, to probabilities, float32 `[B, num_classes]`, and an explanation.
+    @property
+    def members(self) -> list[LSTMFCN]:
+        """The networks whose probabilities are averaged."""
+        network = self.network
+        return [network] if isinstance(network, LSTMFCN) else [cast(LSTMFCN, member) for member in network.members]
 
-        The explanation, float32 `[B, T]`, is the class activation map (Zhou et al. 2016) of the most probable
-        class: how much each time step adds to its logit. With an average over time before the linear layer it is
-        exact: the map's mean is the convolutions' part of the logit.
+    @property
+    def explains(self) -> bool:
+        """There are convolutions, and so class activation maps."""
+        return len(self.members[0].fcn) > 0
+
+    def forward(self, series: Tensor) -> tuple[Tensor, ...]:
+        """Raw series, float64 `[B, M, T]`, to probabilities, float32 `[B, num_classes]`, and an explanation.
+
+        The explanation, float32 `[B, T]`, is the class activation map of the most probable class, averaged over
+        the networks of an ensemble; there is none without convolutions.
         """
-        linear = self.network.linear
-        hidden, features = self.network.extract(self.scaler(series))
-        logits: Tensor = linear(torch.cat([hidden, features.mean(dim=1)], dim=1))
-        weights = linear.weight[logits.argmax(dim=1), hidden.shape[1] :]
-        explanation = torch.matmul(features, weights.unsqueeze(-1)).squeeze(-1)
-        return logits.sigmoid() if self.independent else logits.softmax(dim=-1), explanation
+        scaled = self.scaler(series)
+        extracted = [member.extract(scaled) for member in self.members]
+        logits = [
+            member.linear(_join(hidden, features))
+            for member, (hidden, features) in zip(self.members, extracted, strict=True)
+        ]
+        each = [found.sigmoid() if self.independent else found.softmax(dim=-1) for found in logits]
+        probabilities = torch.stack(each).mean(dim=0) if len(each) > 1 else each[0]
+        if not self.explains:
+            return (probabilities,)
+        classes = probabilities.argmax(dim=1)
+        maps = [
+            member.activation_map(cast(Tensor, features), classes)
+            for member, (_, features) in zip(self.members, extracted, strict=True)
+        ]
+        return probabilities, torch.stack(maps).mean(dim=0) if len(maps) > 1 else maps[0]

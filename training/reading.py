@@ -102,7 +102,7 @@ class ParallelReader(SeriesReader):
     def parse_plain_blocks(self, texts: Iterator[tuple[int, bytes]]) -> Iterator[tuple[int, bytes, Plain | None]]:
         workers = min(available_cores(), MOST_WORKERS)
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(workers, context, initializer=_prepare_worker) as pool:
+        with ProcessPoolExecutor(workers, context, initializer=prepare_worker) as pool:
             waiting: deque[tuple[int, bytes, Future[Plain | None]]] = deque()
             try:
                 for number, text in texts:
@@ -116,7 +116,7 @@ class ParallelReader(SeriesReader):
                 pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _prepare_worker() -> None:
+def prepare_worker() -> None:
     """Leave signals to the process that is worked for, and end when it ends, however that comes about."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()

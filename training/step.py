@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from training.data import Dataset
+from training.model import join_logits
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +53,9 @@ class TrainingStep:
         self.processes = processes
 
     def __call__(self, series: Tensor, labels: Tensor, batch_size: int | None = None) -> Tensor:
-        """One step on float32 `[B, 1, T]` and their labels; returns `[summed loss, number correct]`.
+        """One step on float32 `[B, M, T]` and their labels; returns `[summed loss, number correct]`.
+
+        Of an ensemble, the loss is the mean over its networks; what is correct, they decide together.
 
         `batch_size` is the number of series that all processes together have in this step, by default B. B may be 0
         where others have some.
@@ -69,10 +72,14 @@ class TrainingStep:
             torch.autograd.backward(self.forward(series.new_zeros(1, *series.shape[1:])).sum() * 0.0)
             return torch.zeros(2, device=labels.device)
         logits = self.forward(series)
-        loss = weighted_loss(logits, labels, self.class_weights)
+        members = 1 if logits.ndim == 2 else logits.shape[1]
+        # Each network of an ensemble follows its own loss, as if it were alone.
+        every = labels if members == 1 else labels.repeat_interleave(members, dim=0)
+        loss = weighted_loss(logits.flatten(0, -2), every, self.class_weights)
         torch.autograd.backward(loss * (self.processes / batch_size))
         with torch.no_grad():
-            return torch.stack([loss.detach(), count_correct(logits, labels).float()])
+            correct = count_correct(join_logits(logits, labels.ndim > 1), labels)
+            return torch.stack([loss.detach() / members, correct.float()])
 
 
 class GraphedStep:

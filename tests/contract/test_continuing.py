@@ -90,9 +90,9 @@ def test_models_are_gone_on_from(earlier: tuple[TrainingJob, Result], tmp_path: 
         re.findall(r"^carried over from the earlier model: (.*)$", result.stdout, re.MULTILINE) for result in results
     ]
     assert said == [
-        ["convolutions, LSTM, output layer; new: nothing; scaling: kept"],
-        ["convolutions, LSTM; new: output layer (other classes); scaling: measured anew"],
-        ["convolutions, output layer; new: LSTM (length 24, was 16); scaling: measured anew"],
+        ["convolutions, recurrent block, output layer; new: nothing; scaling: kept"],
+        ["convolutions, recurrent block; new: output layer (other classes); scaling: measured anew"],
+        ["convolutions, output layer; new: recurrent block (length 24, was 16); scaling: measured anew"],
     ]
     assert artifact.load(classes.model)[0].classes == ["a", "b", "c"]
     assert artifact.load(length.model)[0].length == 24

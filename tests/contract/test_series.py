@@ -85,6 +85,10 @@ class Case(NamedTuple):
     def series(self, rows: int) -> Array:
         return ramps(rows, rows, self.gaps, self.shortest)
 
+    def complete(self, series: Array) -> Array:
+        """The series as the network shall see them, `[N, LENGTH]`."""
+        return self.rules.apply(series[:, np.newaxis], LENGTH)[:, 0]
+
     def prepare(self, root: Path) -> TrainingJob:
         job = TrainingJob(root).prepare(*(self.labelled(self.lines(self.series(rows))) for rows in (24, 8)))
         settings = {"missing-values": self.missing_values, "length-policy": self.length_policy}
@@ -104,7 +108,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, TrainingJob]:
     root = tmp_path_factory.mktemp("jobs")
     jobs = {name: case.prepare(root / name) for name, case in CASES.items()}
     # The same data as one of them, treated before it is written.
-    complete = (case.rules.apply(case.series(rows), LENGTH) for case in (CASES["resampled"],) for rows in (24, 8))
+    complete = (case.complete(case.series(rows)) for case in (CASES["resampled"],) for rows in (24, 8))
     jobs["complete"] = TrainingJob(root / "complete").prepare(*(label(rectangular(part)) for part in complete))
     jobs["complete"].write("input/config/hyperparameters.json", LEARNING)
     for job, result in zip(jobs.values(), run_all(jobs.values()), strict=True):
@@ -127,9 +131,9 @@ def servers(trained: dict[str, TrainingJob]) -> Iterator[dict[str, Endpoint]]:
 def test_training_sees_the_series_as_they_are_when_treated(trained: dict[str, TrainingJob], name: str) -> None:
     metadata, _ = artifact.load(trained[name].model)
     assert (metadata.length, metadata.preprocessing) == (LENGTH, CASES[name].rules)
-    complete = CASES[name].rules.apply(CASES[name].series(24), LENGTH)
-    assert metadata.scaling.mean == pytest.approx(complete.mean(), abs=1e-12)
-    assert metadata.scaling.std == pytest.approx(complete.std(), rel=1e-12)
+    complete = CASES[name].complete(CASES[name].series(24))
+    assert metadata.scaling.mean == pytest.approx((complete.mean(),), abs=1e-12)
+    assert metadata.scaling.std == pytest.approx((complete.std(),), rel=1e-12)
 
 
 def test_data_that_was_treated_before_gives_the_same_weights(trained: dict[str, TrainingJob]) -> None:
@@ -143,7 +147,7 @@ def test_serving_treats_series_as_training_does(
     case = CASES[name]
     series = ramps(40, 99, case.gaps, case.shortest)
     metadata, graph = artifact.load(trained[name].model)
-    complete = case.rules.apply(series, LENGTH)[:, None]
+    complete = case.complete(series)[:, None]
     (expected,) = onnxruntime.InferenceSession(graph).run(["probabilities"], {"series": complete})
     lines = case.lines(series)
     header = [] if metadata.columns is None else [",".join(metadata.columns)]

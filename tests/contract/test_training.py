@@ -77,7 +77,7 @@ class TestAGoodJob:
 
     def test_the_first_lines_say_device_precision_and_versions(self, finished: Finished) -> None:
         lines = finished.result.stdout.splitlines()
-        assert len(lines) == 7 + 3 + 4  # before, in and after the epochs; nothing of a library's own
+        assert len(lines) == 7 + 3 + 5  # before, in and after the epochs; nothing of a library's own
         assert re.search(r"torch \d", lines[0])
         assert re.search(r"^device: (CPU|\d+ GPU)", lines[1])
         assert re.search(r"^precision: (bfloat16|float32)", lines[2])
@@ -97,6 +97,22 @@ class TestAGoodJob:
         assert metadata.hyperparameters["lr-schedule"] == "plateau"
         (given,) = onnxruntime.InferenceSession(graph).get_inputs()
         assert (given.name, given.type, given.shape[1:]) == ("series", "tensor(double)", [1, 16])
+
+    def test_the_report_lies_beside_the_model(self, finished: Finished) -> None:
+        folder = finished.job.root / "output/data"
+        assert sorted(path.name for path in folder.iterdir()) == ["curves.csv", "metrics.json", "report.html"]
+        saved = json.loads(finished.job.read("model.json"))
+        found = json.loads((folder / "metrics.json").read_text())
+        assert found["metrics"] == pytest.approx(saved["metrics"])
+        assert [row["class"] for row in found["classes"]] == ["down", "up"]
+        assert (found["evaluated_on"]["data"], found["evaluated_on"]["rows"]) == ("validation", 6)
+        rows = (folder / "curves.csv").read_text().splitlines()
+        assert len(rows) == 1 + 3
+        assert rows[0].startswith("round,epoch,train_loss,train_accuracy,valid_loss")
+        assert len(saved["curves"]) == 3
+        assert saved["kept"][0] in (1, 2, 3)
+        page = (folder / "report.html").read_text()
+        assert "Most confident" in page or "Examples" in page
 
     def test_input_may_be_read_only(self, finished: Finished) -> None:
         assert not finished.input_was_written_to

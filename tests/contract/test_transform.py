@@ -158,7 +158,7 @@ class TestWhatGoesWrong:
             (["nowhere.csv", "out"], "There is no file or folder nowhere.csv."),
             (["-", "out", "--outputs", "label"], "--outputs label: 'label' is no output; there are predicted_label,"),
             (["-", "out", "--join", "--format", "jsonlines"], "--join goes with --format csv and without --header."),
-            (["-", "out", "--outputs", "explanation"], "is of an earlier release and has no explanation"),
+            (["-", "out", "--outputs", "explanation"], "has no explanation: it is of an early release"),
         ],
     )
     def test_arguments(self, arguments: list[str], message: str) -> None:

@@ -6,6 +6,7 @@ what was found so far is run by the unit tests.
 
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -31,6 +32,7 @@ RULES = [
     for length in ("error", "pad", "resample")
 ]
 COLUMNS = (None, HEADERLESS, Columns(("y1", "y2"), ("x1", "x2", "x3")))
+VARIABLES = (None, 3, 2)
 METHODS = ("POST", "GET", "PUT", "HEAD")
 PATHS = ("/invocations", "/ping", "/execution-parameters", "/models")
 STATUSES = {200, 204, 400, 404, 405, 406, 413, 415}
@@ -40,8 +42,11 @@ def fuzz_codec(data: bytes) -> None:
     """The rows of any text are read, or a `UserError` says why not; alike in blocks and with care line by line."""
     options, text = data[:1] or b"\0", data[1:]
     labelled, rules, columns = options[0] & 1, RULES[options[0] // 2 % 6], COLUMNS[options[0] // 12 % 3]
+    variables = VARIABLES[options[0] // 36 % 3]
     if not labelled and columns is None:
         columns = HEADERLESS
+    if columns not in (None, HEADERLESS) and variables == 3:
+        columns = replace(columns, variables=3)
 
     def read(block_bytes: int | None, careful: bool) -> list[Block] | str:
         reader = SeriesReader(
@@ -51,6 +56,7 @@ def fuzz_codec(data: bytes) -> None:
             columns=columns,
             preprocessing=rules,
             length=None if labelled else 3,
+            variables=variables,
             block_bytes=block_bytes,
         )
         if careful:
@@ -76,12 +82,14 @@ def fuzz_codec(data: bytes) -> None:
     assert rows_of(parts) == rows_of(whole)
 
 
-def rows_of(blocks: list[Block]) -> list[tuple[int, list[float]]]:
+def rows_of(blocks: list[Block]) -> list[tuple[int, list[list[float]]]]:
     """Rows and their values, without what pads shorter ones to the width of their block."""
 
-    def values(row: NDArray[np.float64]) -> list[float]:
-        known = np.flatnonzero(~np.isnan(row))
-        return [float(value) if value == value else -0.5 for value in row[: known[-1] + 1]] if known.size else []
+    def values(series: NDArray[np.float64]) -> list[list[float]]:
+        known = np.flatnonzero(~np.isnan(series).all(axis=0))
+        whole = series[:, : known[-1] + 1] if known.size else series[:, :0]
+        found: list[list[float]] = np.where(np.isnan(whole), -0.5, whole).tolist()
+        return found
 
     return [
         (number, values(series)) for block in blocks for number, series in zip(block.rows, block.series, strict=True)
@@ -92,13 +100,15 @@ def fuzz_decode(data: bytes) -> None:
     """A request of any format becomes series that the network can take, or a `UserError` says why not."""
     options, body = data[:1] or b"\0", data[1:]
     metadata = predictor(options[0] & 1).metadata
-    metadata = metadata.model_copy(update={"preprocessing": RULES[options[0] // 8 % 6]})
+    variables = (1, 2, 4, 16)[options[0] // 48 % 4]
+    update = {"preprocessing": RULES[options[0] // 8 % 6], "num_variables": variables, "length": 16 // variables}
+    metadata = metadata.model_copy(update=update)
     try:
         series = decode(body, REQUEST_TYPES[options[0] // 2 % 4], metadata)
     except UserError as error:
         assert len(str(error)) < 500  # noqa: PT017
         return
-    assert series.shape[1:] == (1, metadata.length)
+    assert series.shape[1:] == (variables, metadata.length)
     assert np.isfinite(series).all()
 
 

@@ -19,31 +19,44 @@ from tests.programs import TrainingJob
 
 FOLDER = Path(__file__).parent / f"v{SCHEMA_VERSION}"
 LENGTH = 16
-TARGETS = ("y_rises", "y_falls", "y_high")
+VARIABLES = ("speed", "height")
+TARGETS = ("y_rises", "y_falls", "y_stays")
+SETTINGS = {
+    "recurrent": "alstm",
+    "ensemble_size": "2",
+    "missing_values": "interpolate",
+    "length_policy": "pad",
+    "epochs": "60",
+    "lr": "0.02",
+    "precision": "float32",
+}
 
 
 def make_rows(count: int, seed: int) -> tuple[np.ndarray, list[str]]:
-    """Targets, int64 `[count, 3]`, and series as CSV; a value here and there is missing."""
+    """Targets, int64 `[count, 3]`, and series as CSV: the height tells the class, and the speed is far from zero.
+
+    A value here and there is missing, and some series end early.
+    """
     rng = np.random.default_rng(seed)
-    direction, high = rng.integers(-1, 2, size=count), rng.integers(0, 2, size=count)
-    series = direction[:, None] * np.linspace(-1, 1, LENGTH) + 2 * high[:, None]
-    series += rng.normal(scale=0.1, size=series.shape)
+    classes = rng.integers(0, 3, size=count)
+    height = np.array([1.0, -1.0, 0.0])[classes][:, None] * np.linspace(-1, 1, LENGTH)
+    series = np.stack([np.full_like(height, 1000.0), height], axis=1)
+    series += rng.normal(scale=[[[30.0], [0.1]]], size=series.shape)
     missing = rng.random(series.shape) < 0.05
-    cells = np.where(missing, "", np.char.mod("%.4f", series))
-    return np.stack([direction > 0, direction < 0, high > 0], axis=1).astype(int), [",".join(row) for row in cells]
+    missing[:, :, LENGTH // 2 :] |= (rng.random(count) < 0.2)[:, None, None]
+    cells = np.where(missing, "", np.char.mod("%.4f", series)).reshape(count, -1)
+    return np.eye(3, dtype=int)[classes], [",".join(row) for row in cells]
 
 
 def main() -> None:
     if FOLDER.exists():
         raise SystemExit(f"{FOLDER} exists already; a golden artifact is never made again.")
-    names = ",".join(f"x{k}" for k in range(LENGTH))
+    names = ",".join(f"x_{variable}_{k}" for variable in VARIABLES for k in range(LENGTH))
     targets, rows = make_rows(80, seed=0)
     labelled = [f"{row},{','.join(map(str, flags))}" for row, flags in zip(rows, targets, strict=True)]
     text = "\n".join([f"{names},{','.join(TARGETS)}", *labelled]) + "\n"
     with tempfile.TemporaryDirectory() as folder:
-        job = TrainingJob(Path(folder)).prepare(
-            text, epochs="60", lr="0.02", missing_values="interpolate", precision="float32"
-        )
+        job = TrainingJob(Path(folder)).prepare(text, **SETTINGS)
         result = job.run()
         if result.code:
             raise SystemExit(result.stderr)

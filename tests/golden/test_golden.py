@@ -39,5 +39,14 @@ def test_version_2_knows_header_preprocessing_and_several_classes_a_row() -> Non
     assert metadata.preprocessing.missing_values == "interpolate"
 
 
+def test_version_3_knows_several_variables_and_ensembles() -> None:
+    metadata = Predictor(FOLDERS[2] / "model", threads=1).metadata
+    assert (metadata.schema_version, metadata.task, metadata.num_variables) == (3, "multiclass", 2)
+    assert metadata.columns == [f"x_{variable}_{k}" for variable in ("speed", "height") for k in range(16)]
+    assert metadata.preprocessing.length_policy == "pad"
+    assert len(metadata.scaling.mean) == len(metadata.scaling.std) == 2
+    assert (metadata.hyperparameters["recurrent"], metadata.hyperparameters["ensemble-size"]) == ("alstm", 2)
+
+
 def test_there_is_one_for_the_current_version() -> None:
     assert f"v{SCHEMA_VERSION}" in [folder.name for folder in FOLDERS]

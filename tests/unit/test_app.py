@@ -9,9 +9,10 @@ import pytest
 from flask.testing import FlaskClient
 
 from serving import app as app_module
-from serving.app import create_app
+from serving.app import application, create_app
 from serving.predictor import Predictions, Predictor
 from serving.settings import Settings
+from tests.unit.test_predictor import save_model_of_variables
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "v1"
 ROWS = (GOLDEN / "series.csv").read_bytes()
@@ -103,3 +104,16 @@ def test_our_own_fault_is_500_without_a_traceback(
     reply = make_client(predictor).post("/invocations", data=ROWS, headers=HEADERS)
     assert (reply.status_code, reply.text) == (500, "The server failed on this request; its log says why.\n")
     assert "secret" in caplog.text
+
+
+@pytest.mark.parametrize("body", ["1,2,7,8,3,4\n", "[[1, 2], [7, 8], [3, 4]]"])
+def test_a_model_for_series_of_several_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> None:
+    (tmp_path / "model").mkdir()
+    save_model_of_variables(tmp_path / "model")
+    monkeypatch.setenv("SAGEMAKER_BASE_DIR", str(tmp_path))
+    client = application().test_client()
+    headers = {"Content-Type": "application/json" if body.startswith("[") else "text/csv", "Accept": "text/csv"}
+    reply = client.post("/invocations", data=body, headers=headers)
+    assert (reply.status_code, reply.text) == (200, "y_b")
+    headers["Accept"] += "; output=explanation"
+    assert client.post("/invocations", data=body, headers=headers).text == "11,14"

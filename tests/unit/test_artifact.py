@@ -11,7 +11,7 @@ from container.preprocess import Preprocessing
 METADATA = Metadata(
     classes=["1.0", "ja, ja"],
     length=20,
-    scaling=Scaling(method="dataset", mean=0.1, std=2.0),
+    scaling=Scaling(method="dataset", mean=(0.1,), std=(2.0,)),
     hyperparameters={"epochs": 3},
     metrics={"train_loss": 0.5},
     versions={"torch": "2"},
@@ -49,21 +49,61 @@ def test_a_mixture_of_two_models_is_noticed(folder: Path) -> None:
         artifact.load(folder)
 
 
+VERSION_1 = {
+    "schema_version": 1,
+    "task": "multiclass",
+    "classes": ["a", "b"],
+    "num_variables": 1,
+    "length": 20,
+    "scaling": {"method": "dataset", "mean": 0.5, "std": 2},
+    "hyperparameters": {"epochs": 3},
+    "metrics": {"train_loss": 0.5},
+    "versions": {"torch": "2"},
+    "sha256": {"model.onnx": "0"},
+}
+VERSION_2 = VERSION_1 | {
+    "schema_version": 2,
+    "task": "multilabel",
+    "columns": ["x1", "x2"],
+    "preprocessing": {"missing_values": "interpolate", "length_policy": "error"},
+}
+
+
 def test_metadata_of_version_1_still_parses(tmp_path: Path) -> None:
-    old = {
-        "schema_version": 1,
-        "task": "multiclass",
-        "classes": ["a", "b"],
-        "num_variables": 1,
-        "length": 20,
-        "scaling": {"method": "series", "mean": 0.0, "std": 1.0},
-        "hyperparameters": {"epochs": 3},
-        "metrics": {"train_loss": 0.5},
-        "versions": {"torch": "2"},
-        "sha256": {"model.onnx": "0"},
-    }
-    metadata = artifact.parse_metadata(json.dumps(old).encode(), tmp_path)
+    metadata = artifact.parse_metadata(json.dumps(VERSION_1).encode(), tmp_path)
     assert (metadata.columns, metadata.preprocessing, metadata.independent) == (None, Preprocessing(), False)
+    assert metadata.scaling == Scaling(method="dataset", mean=(0.5,), std=(2.0,))
+    assert (metadata.num_variables, metadata.has_explanation) == (1, False)
+
+
+def test_metadata_of_version_2_still_parses(tmp_path: Path) -> None:
+    metadata = artifact.parse_metadata(json.dumps(VERSION_2).encode(), tmp_path)
+    assert (metadata.columns, metadata.independent) == (["x1", "x2"], True)
+    assert metadata.scaling == Scaling(method="dataset", mean=(0.5,), std=(2.0,))
+    assert (metadata.num_variables, metadata.has_explanation) == (1, True)
+
+
+def test_several_variables_are_kept(tmp_path: Path) -> None:
+    scaling = Scaling(method="dataset", mean=(0.1, -1e7), std=(2.0, 1e-3))
+    saved = METADATA.model_copy(update={"num_variables": 2, "scaling": scaling})
+    artifact.save(tmp_path, saved, b"graph", b"weights")
+    loaded = artifact.load(tmp_path)[0]
+    assert (loaded.num_variables, loaded.scaling) == (2, scaling)
+    assert json.loads((tmp_path / "model.json").read_text())["scaling"]["mean"] == [0.1, -1e7]
+
+
+def test_learning_curves_are_kept(tmp_path: Path) -> None:
+    curves = [{"epoch": 1.0, "train_loss": 0.5}, {"epoch": 2.0, "train_loss": 0.25}]
+    saved = METADATA.model_copy(update={"kept": (2, 0), "curves": curves})
+    artifact.save(tmp_path, saved, b"graph", b"weights")
+    loaded = artifact.load(tmp_path)[0]
+    assert (loaded.kept, loaded.curves) == ((2, 0), curves)
+
+
+@pytest.mark.parametrize("explains", [True, False])
+def test_a_model_says_whether_it_explains(tmp_path: Path, explains: bool) -> None:
+    artifact.save(tmp_path, METADATA.model_copy(update={"explains": explains}), b"graph", b"weights")
+    assert artifact.load(tmp_path)[0].has_explanation is explains
 
 
 def test_header_and_preprocessing_are_kept(tmp_path: Path) -> None:
@@ -104,10 +144,12 @@ def test_no_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"schema_version": 3}, "schema version 3 is not known; this program reads versions 1 to 2"),
+        ({"schema_version": 4}, "schema version 4 is not known; this program reads versions 1 to 3"),
         ({"classes": None}, "is damaged: classes: "),
         ({"length": "long"}, "is damaged: length: "),
         ({"task": "regression"}, "is damaged: task: "),
+        ({"num_variables": "two"}, "is damaged: num_variables: "),
+        ({"scaling": {"method": "dataset", "mean": "0"}}, r"is damaged: scaling\.mean: "),
         ({"preprocessing": {"length_policy": "cut"}}, r"is damaged: preprocessing\.length_policy: "),
     ],
 )

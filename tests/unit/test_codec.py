@@ -36,7 +36,7 @@ def read_labelled(data: bytes, source: str = "f", **settings: Any) -> Block:
         [row for block in blocks for row in block.rows],
         [label for block in blocks for label in block.labels],
         np.concatenate([block.targets for block in blocks] or [np.empty((0, 0))]),
-        np.concatenate([block.series for block in blocks] or [np.empty((0, 2))]),
+        np.concatenate([block.series for block in blocks] or [np.empty((0, 1, 2))]),
     )
 
 
@@ -57,7 +57,7 @@ def read_labelled(data: bytes, source: str = "f", **settings: Any) -> Block:
 def test_every_dialect_gives_the_same_rows(data: bytes) -> None:
     parsed = read_labelled(data, "f.csv")
     assert parsed.labels == LABELS
-    np.testing.assert_array_equal(parsed.series, SERIES)
+    np.testing.assert_array_equal(parsed.series[:, 0], SERIES)
 
 
 @given(tables, st.data())
@@ -67,7 +67,7 @@ def test_files_written_by_pandas_are_read_exactly(table: NDArray[np.float64], da
     frame.insert(0, "label", names)
     parsed = read_labelled(frame.to_csv(header=False, index=False).encode(), "f.csv")
     assert parsed.labels == names
-    np.testing.assert_array_equal(parsed.series, table)
+    np.testing.assert_array_equal(parsed.series[:, 0], table)
 
 
 @given(tables)
@@ -191,7 +191,7 @@ class TestHeader:
         assert reader.columns == Columns(("y1", "y2"), ("x1", "x2"))
         assert (list(block.rows), block.labels) == ([2, 3], [])
         np.testing.assert_array_equal(block.targets, [[0, 1], [1, 1]])
-        np.testing.assert_array_equal(block.series, [[2, 3], [4, 5]])
+        np.testing.assert_array_equal(block.series[:, 0], [[2, 3], [4, 5]])
 
     @pytest.mark.parametrize(
         "data",
@@ -205,13 +205,13 @@ class TestHeader:
     def test_columns_may_come_in_any_order_and_dialect(self, data: bytes) -> None:
         block = read_labelled(data)
         np.testing.assert_array_equal(block.targets, [[0, 1]])
-        np.testing.assert_array_equal(block.series, [[1, 2, 3]])
+        np.testing.assert_array_equal(block.series[:, 0], [[1, 2, 3]])
 
     def test_further_files_are_put_in_the_order_of_the_first(self) -> None:
         columns = Columns(("y1", "y2"), ("x1", "x2"))
         block = read_labelled(b"x2,y2,x1,y1\n4,1,3,0\n", columns=columns)
         np.testing.assert_array_equal(block.targets, [[0, 1]])
-        np.testing.assert_array_equal(block.series, [[3, 4]])
+        np.testing.assert_array_equal(block.series[:, 0], [[3, 4]])
 
     def test_a_header_that_comes_again_is_skipped(self) -> None:
         block = read_labelled(b"y,x1,x2\n0,1,2\ny,x1,x2\r\n1,3,4\n")
@@ -310,7 +310,7 @@ class TestMissingValues:
     @pytest.mark.parametrize("rules", [INTERPOLATE, BOTH])
     def test_spellings(self, cell: str, rules: Preprocessing) -> None:
         block = read_labelled(f"a,{cell},1,{cell},2\n".encode(), preprocessing=rules)
-        np.testing.assert_array_equal(block.series, [[NAN, 1, NAN, 2]])
+        np.testing.assert_array_equal(block.series[:, 0], [[NAN, 1, NAN, 2]])
 
     @pytest.mark.parametrize("rules", [STRICT, INTERPOLATE, PAD, RESAMPLE, BOTH])
     @pytest.mark.parametrize("cell", ["-", "missing", "inf", "nan0", "1 2", "?"])
@@ -321,7 +321,7 @@ class TestMissingValues:
     @pytest.mark.parametrize("rules", [PAD, RESAMPLE])
     def test_shorter_rows_end_with_nan(self, rules: Preprocessing) -> None:
         block = read_labelled(b"a,1,2,3\nb,4\nc,5,6,\n", preprocessing=rules)
-        np.testing.assert_array_equal(block.series, [[1, 2, 3], [4, NAN, NAN], [5, 6, NAN]])
+        np.testing.assert_array_equal(block.series[:, 0], [[1, 2, 3], [4, NAN, NAN], [5, 6, NAN]])
 
     @pytest.mark.parametrize(
         ("rules", "data", "message"),
@@ -363,6 +363,245 @@ class TestMissingValues:
             read_series(b"1\nnan\n", "request", 1, preprocessing=INTERPOLATE)
 
 
+class TestVariables:
+    """Series of several variables: all values of the first one, then those of the next."""
+
+    TEXT = b"a,1,2,3,4,5,6\nb,7,8,9,10,11,12\n"
+    SERIES = np.arange(1.0, 13).reshape(2, 3, 2)
+
+    @pytest.mark.parametrize("text", [TEXT, TEXT.replace(b"9", b'"9"'), TEXT.replace(b"\n", b"\r\n")])
+    @pytest.mark.parametrize("rules", [STRICT, BOTH])
+    def test_values_stand_variable_by_variable(self, text: bytes, rules: Preprocessing) -> None:
+        block = read_labelled(text, variables=3, preprocessing=rules)
+        assert block.labels == ["a", "b"]
+        np.testing.assert_array_equal(block.series, self.SERIES)
+
+    @pytest.mark.parametrize(
+        ("header", "columns"),
+        [
+            ("y,x_b_1,x_b_2,x_a_1,x_a_2", ("x_b_1", "x_b_2", "x_a_1", "x_a_2")),
+            ("x_b_1,x_a_1,y,x_b_2,x_a_2", ("x_b_1", "x_b_2", "x_a_1", "x_a_2")),
+            ("x_a_2,x_b_2,x_a_1,x_b_1,y", ("x_a_1", "x_a_2", "x_b_1", "x_b_2")),
+            ("X_b_10,x_a_10,x_b_9,x_a_9,y", ("x_b_9", "X_b_10", "x_a_9", "x_a_10")),
+            ("x_b_lag_02,x_a_0,x_a_2,x_b_lag_0,y", ("x_b_lag_0", "x_b_lag_02", "x_a_0", "x_a_2")),
+            ("x___1,x_1_1,y", ("x___1", "x_1_1")),
+        ],
+    )
+    def test_a_header_tells_variables_and_their_steps_in_any_order(self, header: str, columns: tuple[str, ...]) -> None:
+        names = header.split(",")
+        row = ["1" if name == "y" else str(10 + columns.index(name)) for name in names]
+        reader = SeriesReader(io.BytesIO(f"{header}\n{','.join(row)}\n".encode()), "f")
+        (block,) = reader
+        assert (reader.columns, reader.variables) == (Columns(("y",), columns, 2), 2)
+        np.testing.assert_array_equal(block.targets, [[1]])
+        np.testing.assert_array_equal(block.series, 10 + np.arange(len(columns)).reshape(1, 2, -1))
+
+    @pytest.mark.parametrize(
+        "header", ["y,x_lag_2,x_lag_1", "y,x2,x1", "y,x_2,x_1", "y,x_a_1,xb", "y,x_a_1,x_b_c", "y,x_a_1,x_a_01"]
+    )
+    def test_other_names_are_one_variable_in_the_order_given(self, header: str) -> None:
+        reader = SeriesReader(io.BytesIO(f"{header}\n1,2,3\n".encode()), "f")
+        (block,) = reader
+        assert (reader.columns, reader.variables) == (Columns(("y",), tuple(header.split(",")[1:])), 1)
+        np.testing.assert_array_equal(block.series, [[[2, 3]]])
+
+    def test_a_number_too_long_for_a_step_is_none(self) -> None:
+        header = f"y,x_a_{'1' * 5000},x_b_{'1' * 5000}\n"
+        assert read_labelled(f"{header}0,1,2\n".encode()).series.shape == (1, 1, 2)
+
+    def test_further_files_are_put_in_the_order_of_the_first(self) -> None:
+        columns = Columns(("y",), ("x_b_1", "x_b_2", "x_a_1", "x_a_2"), 2)
+        block = read_labelled(b"x_a_2,x_a_1,x_b_2,x_b_1,y\n4,3,2,1,0\n", columns=columns)
+        np.testing.assert_array_equal(block.series, [[[1, 2], [3, 4]]])
+
+    def test_requests(self) -> None:
+        np.testing.assert_array_equal(read_series(b"1,2,3,4,5,6\n7,8,9,10,11,12", "r", 2, variables=3), self.SERIES)
+        columns = Columns(series=("x_b_1", "x_b_2", "x_a_1", "x_a_2"), variables=2)
+        text = b"x_a_1,x_b_1,x_a_2,x_b_2\n3,1,4,2\n"
+        np.testing.assert_array_equal(read_series(text, "r", 2, columns, variables=2), [[[1, 2], [3, 4]]])
+        assert read_series(b"\n", "r", 2, variables=3).shape == (0, 3, 2)
+
+    @pytest.mark.parametrize("block_bytes", [1, 7, 16, 100])
+    @pytest.mark.parametrize("header", ["", "y,x_a_1,x_b_1,x_c_1,x_a_2,x_b_2,x_c_2\n"])
+    def test_blocks_may_end_anywhere(self, header: str, block_bytes: int) -> None:
+        table = np.arange(120.0).reshape(20, 6)
+        text = header + "".join(f"{k % 2},{','.join(map(str, row))}\n" for k, row in enumerate(table.tolist()))
+        found = read_labelled(text.encode(), variables=3, block_bytes=block_bytes)
+        expected = table.reshape(20, 2, 3).transpose(0, 2, 1) if header else table.reshape(20, 3, 2)
+        assert found.rows == list(range(1 + bool(header), 21 + bool(header)))
+        np.testing.assert_array_equal(found.series, expected)
+
+    @pytest.mark.parametrize(
+        ("rules", "reader", "data", "message"),
+        [
+            (
+                STRICT,
+                {"variables": 3},
+                b"a,1,2,3,4\n",
+                "f, row 1 has 4 values, which cannot be divided among 3 variables (num-variables): a row holds all "
+                "values of the first variable, then those of the next.",
+            ),
+            (STRICT, {"variables": 2}, b"a,1,2\nb,1,2,3\n", "f, row 2 has 3 values, which cannot be divided among 2"),
+            (STRICT, {"variables": 2}, b"a,1,2\nb,1,2,3,4\n", "f, row 2 has 4 values, but row 1 has 2 values; all se"),
+            (PAD, {"variables": 2}, b"a,1,2,3,4\nb,1,2,3\n", "f, row 2 has 3 values, which cannot be divided among 2"),
+            (
+                PAD,
+                {"variables": 2, "length": 2},
+                b"a,1,2\nb,1,2,3,4,5,6\n",
+                "f, row 2 has 6 values, but the model takes series of 2 variables with up to 2 values each.",
+            ),
+            (RESAMPLE, {"variables": 2, "length": 2}, b"a,1,2,3,4,5,6\nb,1\n", "f, row 2 has 1 value, which cannot be"),
+            (
+                STRICT,
+                {},
+                b"y,x_a_1,x_a_2,x_b_1\n0,1,2,3\n",
+                "f, row 1 names other time steps for variable 'b' than for 'a'.",
+            ),
+            (STRICT, {}, b"y,x_a_1,x_b_2\n0,1,2\n", "f, row 1 names other time steps for variable 'b' than for 'a'."),
+            (STRICT, {}, b"y,x_a_1,x_b_1,X_b_01,x_a_01\n0,1,2,3,4\n", "f, row 1 names 'x_a_1' twice, in two spellings"),
+            (
+                STRICT,
+                {"variables": 3},
+                b"y,x_a_1,x_b_1\n0,1,2\n",
+                "f, row 1 names columns of 2 variables, but num-variables is 3; the header is enough, leave it out.",
+            ),
+            (
+                STRICT,
+                {"variables": 1},
+                b"y,x_a_1,x_b_1\n0,1,2\n",
+                "f, row 1 names columns of 2 variables, but num-variables is 1; the header is enough, leave it out.",
+            ),
+            (
+                STRICT,
+                {"variables": 2},
+                b"y,x1,x2\n0,1,2\n",
+                "f, row 1 names columns of 1 variable, but num-variables is 2; name them x_<variable>_<step>.",
+            ),
+            (STRICT, {}, b"y,x_a_1,x_b_1\n0,1\n", "f, row 2 has 2 cells, but the header names 3 columns."),
+            (STRICT, {}, b"x_a_1,y,x_b_1\n0,1,two\n", "f, row 2, column 3 is 'two'; every value must be a finite num"),
+            (STRICT, {"variables": 2}, b"a,1,2,3,\n", "f, row 1, column 5 is empty; every value must be a number."),
+            (INTERPOLATE, {"variables": 2}, b"a,1,2,,\n", "f, row 1 has no values of variable 2, only missing ones."),
+            (BOTH, {"variables": 2}, b"a,1,2\nb,,,3,4\n", "f, row 2 has no values of variable 1, only missing ones."),
+            (PAD, {}, b"y,x_a_1,x_b_1\n0,1,\n", "f, row 2 has no values of variable 2, only missing ones."),
+            (
+                PAD,
+                {"variables": 2},
+                b"a,1,2,3,4,5,6\nb,1,2,3,\n",
+                "f, row 2 lacks value 2 of variable 2: it is missing, with values beside it or after it; "
+                "missing-values=interpolate fills it.",
+            ),
+            (
+                RESAMPLE,
+                {},
+                b"y,x_a_1,x_b_1,x_a_2,x_b_2,x_a_3,x_b_3\n0,1,2,3,,5,6\n",
+                "f, row 2, column 5 is missing, with values beside it or after it; missing-values=interpolate fills",
+            ),
+        ],
+    )
+    def test_messages(self, rules: Preprocessing, reader: dict[str, Any], data: bytes, message: str) -> None:
+        with pytest.raises(UserError) as caught:
+            read_labelled(data, preprocessing=rules, **reader)
+        assert message in str(caught.value)
+
+    @pytest.mark.parametrize(
+        ("data", "message"),
+        [
+            (b"1,2,3\n", "r, row 1 has 3 values, but the model takes series of 2 variables with 2 values each."),
+            (b"a,1,2,3,4\n", "with 2 values each; send the values only, without a label."),
+            (b"1,2,3,4\n1,2\n", "r, row 2 has 2 values"),
+        ],
+    )
+    def test_messages_about_requests(self, data: bytes, message: str) -> None:
+        with pytest.raises(UserError) as caught:
+            read_series(data, "r", 2, variables=2)
+        assert message in str(caught.value)
+
+    @pytest.mark.parametrize("rules", [PAD, RESAMPLE, BOTH])
+    def test_each_variable_of_a_shorter_row_ends_with_nan(self, rules: Preprocessing) -> None:
+        block = read_labelled(b"a,1,2,3,4,5,6\nb,7,8\nc,1,2,,3,4,\n", variables=2, preprocessing=rules)
+        expected = [[[1, 2, 3], [4, 5, 6]], [[7, NAN, NAN], [8, NAN, NAN]], [[1, 2, NAN], [3, 4, NAN]]]
+        np.testing.assert_array_equal(block.series, expected)
+
+    def test_a_value_missing_in_one_variable_is_between_its_neighbours(self) -> None:
+        found = read_series(b"1,,3,4,5,6\n,2,3,4,5,\n", "r", 3, preprocessing=INTERPOLATE, variables=2)
+        np.testing.assert_array_equal(found, [[[1, 2, 3], [4, 5, 6]], [[2, 2, 3], [4, 5, 5]]])
+
+    @pytest.mark.parametrize(
+        ("rules", "expected"),
+        [(PAD, [[1, 3, 3, 3], [7, 1, 1, 1]]), (RESAMPLE, [[1, 5 / 3, 7 / 3, 3], [7, 5, 3, 1]])],
+    )
+    def test_shorter_series_of_requests_are_completed(self, rules: Preprocessing, expected: list[list[float]]) -> None:
+        for data in (b"1,3,7,1", b"1,3,,,7,1,,", b'"1",3,7,1'):
+            found = read_series(data, "r", 4, preprocessing=rules, variables=2)
+            np.testing.assert_allclose(found, [expected], rtol=1e-15)
+
+
+shapes = npst.array_shapes(min_dims=3, max_dims=3, max_side=5)
+
+
+@given(npst.arrays(np.float64, shapes, elements=finite), st.sampled_from([STRICT, INTERPOLATE, PAD, BOTH]), st.data())
+def test_several_variables_are_one_long_one_cut_in_pieces(
+    series: NDArray[np.float64], rules: Preprocessing, data: st.DataObject
+) -> None:
+    rows, variables, steps = series.shape
+    text = pd.DataFrame(series.reshape(rows, -1)).to_csv(header=False, index=False).encode()
+    one = read_series(text, "r", variables * steps, preprocessing=rules)
+    several = read_series(text, "r", steps, preprocessing=rules, variables=variables)
+    np.testing.assert_array_equal(several, series)
+    np.testing.assert_array_equal(several.reshape(one.shape), one)
+    if variables > 1:
+        names = [f"x_{'abcde'[m]}_{t}" for m in range(variables) for t in range(steps)]
+        order = data.draw(st.permutations(range(len(names))))
+        frame = pd.DataFrame(series.reshape(rows, -1)[:, order], columns=[names[k] for k in order])
+        frame.insert(0, "y", 1)
+        reader = SeriesReader(io.BytesIO(frame.to_csv(index=False).encode()), "f", preprocessing=rules)
+        (block,) = reader
+        assert reader.columns is not None
+        found = [names.index(name) for name in reader.columns.series]
+        np.testing.assert_array_equal(block.series.reshape(rows, -1), series.reshape(rows, -1)[:, found])
+        np.testing.assert_array_equal(np.array(found).reshape(variables, steps) % steps, [range(steps)] * variables)
+        assert all(len(set(row // steps)) == 1 for row in np.array(found).reshape(variables, steps))
+
+
+@given(
+    st.lists(st.integers(1, 5), min_size=1, max_size=6),
+    st.integers(1, 3),
+    st.booleans(),
+    st.sampled_from([8, 16, codec.BLOCK_BYTES]),
+)
+def test_rows_that_end_early_and_rows_that_are_filled_up_are_the_same_series(
+    lengths: list[int], variables: int, quoted: bool, block_bytes: int
+) -> None:
+    def write(fill: int) -> bytes:
+        lines = []
+        for row, length in enumerate(lengths):
+            parts = [[f"{row}{m}{t}" for t in range(length)] + [""] * fill * (5 - length) for m in range(variables)]
+            lines.append(",".join(cell for part in parts for cell in part))
+        lines[0] = f'"{lines[0].replace(",", chr(34) + "," + chr(34))}"' if quoted else lines[0]
+        return "\n".join(lines).encode()
+
+    with patch.object(codec, "BLOCK_BYTES", block_bytes):
+        short, filled = (read_series(write(k), "r", 5, preprocessing=PAD, variables=variables) for k in (0, 1))
+    np.testing.assert_array_equal(short, filled)
+    assert short[:, :, 0].tolist() == [[float(f"{row}{m}0") for m in range(variables)] for row in range(len(lengths))]
+    assert short[:, :, -1].tolist() == [
+        [float(f"{row}{m}{length - 1}") for m in range(variables)] for row, length in enumerate(lengths)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((1, 1, STRICT), "series of 1 value"),
+        ((3, 1, PAD), "series of up to 3 values"),
+        ((3, 2, STRICT), "series of 2 variables with 3 values each"),
+        ((1, 2, RESAMPLE), "series of 2 variables with up to 1 value each"),
+    ],
+)
+def test_lengths_in_words(arguments: tuple[int, int, Preprocessing], words: str) -> None:
+    assert codec.describe_length(*arguments) == words
+
+
 def outcome(data: bytes, careful: bool, reader: dict[str, Any], block_bytes: int) -> tuple[str, Block | None]:
     """What a reader says, by the careful parser alone or as it is."""
     parse = (lambda *_: None) if careful else codec.parse_plain
@@ -373,13 +612,13 @@ def outcome(data: bytes, careful: bool, reader: dict[str, Any], block_bytes: int
             return str(error), None
     if not blocks:
         return "", None
-    width = max(block.series.shape[1] for block in blocks)
+    width = max(block.series.shape[2] for block in blocks)
     return "", Block(
         [row for block in blocks for row in block.rows],
         [label for block in blocks for label in block.labels],
         np.concatenate([block.targets for block in blocks]),
         np.concatenate(
-            [np.pad(b.series, ((0, 0), (0, width - b.series.shape[1])), constant_values=NAN) for b in blocks]
+            [np.pad(b.series, ((0, 0), (0, 0), (0, width - b.series.shape[2])), constant_values=NAN) for b in blocks]
         ),
     )
 
@@ -410,6 +649,10 @@ KINDS: list[tuple[str, str, dict[str, Any]]] = [
     ("x1,y1,x2", "0,1,", {"columns": Columns(("y1",), ("x1", "x2"))}),
     ("", "", {"labelled": False, "columns": codec.HEADERLESS, "length": 2}),
     ("x2,x1", "", {"labelled": False, "columns": Columns((), ("x1", "x2")), "length": 2}),
+    ("", "a,", {"variables": 2}),
+    ("", "", {"labelled": False, "columns": codec.HEADERLESS, "length": 2, "variables": 2}),
+    ("y,x_a_1,x_b_1,x_b_2,x_a_2", "1,", {}),
+    ("x_b_1,x_a_1", "", {"labelled": False, "columns": Columns((), ("x_a_1", "x_b_1"), 2), "length": 1}),
 ]
 
 
@@ -466,7 +709,7 @@ def test_plain_tables_take_the_fast_way_and_are_exact(table: NDArray[np.float64]
     with patch.object(SeriesReader, "_parse_lines", side_effect=AssertionError):
         found = read_labelled(text.encode())
     assert found.labels == names
-    np.testing.assert_array_equal(found.series, table)
+    np.testing.assert_array_equal(found.series[:, 0], table)
 
 
 @pytest.mark.parametrize("header", ["", "y1,x1,x2\n"])
@@ -482,7 +725,7 @@ def test_texts_larger_than_a_block_give_the_same_rows(monkeypatch: pytest.Monkey
     numbers = [row for block in blocks for row in block.rows]
     lines_of_text = text.split("\n")
     assert numbers == [number for number, line in enumerate(lines_of_text, 1) if line and line != header.strip()]
-    found = np.concatenate([block.series for block in blocks])
+    found = np.concatenate([block.series for block in blocks])[:, 0]
     np.testing.assert_array_equal(found[[0, -1]], [[0.5, 0], [19_999.5, 19_999]])
 
 
@@ -493,7 +736,7 @@ def test_blocks_may_end_anywhere(monkeypatch: pytest.MonkeyPatch, end: str, bloc
     text = end.join(["é,1,2", '"b, c",3,4', "", "d,5,6"])
     block = read_labelled(text.encode())
     assert (block.rows, block.labels) == ([1, 2, 4], ["é", "b, c", "d"])
-    np.testing.assert_array_equal(block.series, [[1, 2], [3, 4], [5, 6]])
+    np.testing.assert_array_equal(block.series[:, 0], [[1, 2], [3, 4], [5, 6]])
 
 
 def test_a_byte_order_mark_is_skipped_in_a_line_longer_than_a_block(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -530,6 +773,17 @@ def test_wrong_separators_are_named_however_long_the_row(separator: str) -> None
     ],
 )
 def test_a_hostile_cell_does_not_hold_up_the_server(data: bytes, rules: Preprocessing) -> None:
+    read_in_time(data, rules)
+
+
+@pytest.mark.parametrize("name", ["x{}", "x_{}_1", "x_a_{}"])
+def test_a_hostile_header_does_not_hold_up_the_server(name: str) -> None:
+    names = [name.format(k) for k in range(40_000)]
+    read_in_time(",".join(names).encode(), STRICT, Columns(series=tuple(names[:20_000])))
+    read_in_time("\n".join([",".join(names[::-1]), ",".join("1" * 40_000)]).encode(), STRICT, Columns((), tuple(names)))
+
+
+def read_in_time(data: bytes, rules: Preprocessing, columns: Columns = codec.HEADERLESS) -> None:
     def give_up(*_: object) -> None:
         raise AssertionError("a single cell takes seconds")
 
@@ -537,7 +791,7 @@ def test_a_hostile_cell_does_not_hold_up_the_server(data: bytes, rules: Preproce
     signal.alarm(5)  # without backtracking it takes no time at all
     try:
         with contextlib.suppress(UserError):
-            read_series(data, "request", 2, preprocessing=rules)
+            read_series(data, "request", 2, columns, rules)
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)

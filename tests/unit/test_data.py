@@ -65,9 +65,15 @@ def load_channels(
 
 
 def values(dataset: Dataset | None) -> list[list[float]]:
-    """The series of a set, in its order."""
+    """The series of a set, in its order, of the first variable."""
+    found: list[list[float]] = all_values(dataset)[:, 0].tolist()
+    return found
+
+
+def all_values(dataset: Dataset | None) -> NDArray[np.float32]:
+    """The series of a set, in its order, float32 `[n, M, T]`."""
     assert dataset is not None
-    found: list[list[float]] = dataset.batch(torch.arange(len(dataset)))[0][:, 0].tolist()
+    found: NDArray[np.float32] = dataset.batch(torch.arange(len(dataset)))[0].numpy()
     return found
 
 
@@ -89,8 +95,27 @@ def earlier_model(length: int, method: str = "dataset", classes: tuple[str, ...]
 
 
 def random_rows(count: int, length: int = 4, classes: str = "abc", seed: int = 0) -> str:
-    series = np.random.default_rng(seed).normal(size=(count, length)).tolist()
-    return "".join(f"{classes[k % len(classes)]},{','.join(map(repr, row))}\n" for k, row in enumerate(series))
+    return write(np.random.default_rng(seed).normal(size=(count, length)), classes)
+
+
+def write(series: NDArray[np.float64], classes: str = "abc") -> str:
+    """Headerless CSV of series `[n, M, T]` or `[n, T]` with the classes in turn."""
+    rows = enumerate(series.reshape(len(series), -1).tolist())
+    return "".join(f"{classes[k % len(classes)]},{','.join(map(repr, row))}\n" for k, row in rows)
+
+
+def write_as(series: NDArray[np.float64], headed: bool) -> tuple[str, dict[str, Any]]:
+    """The series `[n, M, T]` with or without a header, and the hyperparameters that they need."""
+    return (write_headed(series), {}) if headed else (write(series, "ab"), {"num_variables": str(series.shape[1])})
+
+
+def write_headed(series: NDArray[np.float64]) -> str:
+    """The same under a header, step by step, for two classes a and b."""
+    _, variables, steps = series.shape
+    names = [f"x_{m}_{t}" for t in range(steps) for m in range(variables)]
+    rows = enumerate(series.transpose(0, 2, 1).reshape(len(series), -1).tolist())
+    lines = [f"{1 - k % 2},{k % 2},{','.join(map(repr, row))}" for k, row in rows]
+    return "\n".join([",".join(["y_a", "y_b", *names]), *lines, ""])
 
 
 def test_rows_of_all_files_in_order(tmp_path: Path) -> None:
@@ -164,6 +189,218 @@ def test_what_was_read_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture)
     caplog.set_level(logging.INFO)
     read(tmp_path, "a,1,2\nb,3,4,5\n", "b,5\n", length_policy="pad")
     assert "training: 3 series of up to 3 values from 2 file(s)" in caplog.messages
+
+
+class TestVariables:
+    """Series of several variables, each with a mean and a deviation of its own."""
+
+    SERIES = np.random.default_rng(0).normal(size=(40, 3, 5)) * [[1], [1e-9], [3]] + [[1e7], [0], [-2]]
+
+    @staticmethod
+    def scale(series: NDArray[np.float64]) -> NDArray[np.float64]:
+        mean, std = series.mean(axis=(0, 2), keepdims=True), series.std(axis=(0, 2), keepdims=True)
+        scaled: NDArray[np.float64] = (series - mean) / std
+        return scaled
+
+    @pytest.mark.parametrize("headed", [False, True])
+    def test_values_are_where_they_belong(self, tmp_path: Path, headed: bool) -> None:
+        series = np.arange(24.0).reshape(4, 3, 2)
+        text, settings = write_as(series, headed)
+        data = read(tmp_path, text, text, validation=text, scaling="none", **settings)
+        assert (data.problem.num_variables, data.problem.length, data.training.length) == (3, 2, 2)
+        np.testing.assert_array_equal(all_values(data.training), np.concatenate([series, series]))
+        np.testing.assert_array_equal(all_values(data.validation), series)
+        np.testing.assert_array_equal(data.sample, np.concatenate([series, series]))
+        names = tuple(f"x_{m}_{t}" for m in range(3) for t in range(2))
+        assert data.problem.columns == (Columns(("y_a", "y_b"), names, 3) if headed else HEADERLESS)
+
+    def test_one_variable_is_the_default(self, tmp_path: Path) -> None:
+        data = read(tmp_path, write(self.SERIES))
+        assert (data.problem.num_variables, data.problem.length) == (1, 15)
+        np.testing.assert_array_equal(data.sample, self.SERIES.reshape(40, 1, 15))
+
+    @pytest.mark.parametrize("headed", [False, True])
+    def test_each_is_scaled_by_its_own_mean_and_deviation(self, tmp_path: Path, headed: bool) -> None:
+        text, settings = write_as(self.SERIES, headed)
+        data = read(tmp_path, text, validation=text, **settings)
+        assert data.problem.scaling.mean == pytest.approx(self.SERIES.mean(axis=(0, 2)), rel=1e-12)
+        assert data.problem.scaling.std == pytest.approx(self.SERIES.std(axis=(0, 2)), rel=1e-8)
+        for dataset in (data.training, data.validation):
+            np.testing.assert_allclose(all_values(dataset), self.scale(self.SERIES), atol=1e-6)
+
+    def test_each_of_each_series_is_scaled_by_itself(self, tmp_path: Path) -> None:
+        data = read(tmp_path, write(self.SERIES), num_variables="3", scaling="series")
+        mean, std = (f(self.SERIES, axis=2, keepdims=True) for f in (np.mean, np.std))
+        np.testing.assert_allclose(all_values(data.training), (self.SERIES - mean) / std, atol=1e-6)
+
+    def test_a_constant_variable_does_no_harm(self, tmp_path: Path) -> None:
+        series = self.SERIES.copy()
+        series[:, 1] = 0.1
+        data = read(tmp_path, write(series), num_variables="3")
+        assert data.problem.scaling.std[1] == 1.0
+        assert not all_values(data.training)[:, 1].any()
+        np.testing.assert_allclose(all_values(data.training)[:, ::2], self.scale(self.SERIES)[:, ::2], atol=1e-6)
+
+    def test_a_variable_far_from_where_it_starts_keeps_its_digits(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(data_module, "CHUNK_VALUES", 30)  # the first chunk does not know the others
+        series = self.SERIES.copy()
+        series[20:] *= 5
+        data = read(tmp_path, write(series), num_variables="3")
+        assert data.problem.scaling.mean == pytest.approx(series.mean(axis=(0, 2)), rel=1e-12)
+        np.testing.assert_allclose(all_values(data.training), self.scale(series), atol=1e-5)
+
+    @pytest.mark.parametrize("policy", ["pad", "resample"])
+    @pytest.mark.parametrize("block_bytes", [16, 4096])
+    def test_each_is_brought_to_the_length_of_the_longest_series(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, policy: str, block_bytes: int
+    ) -> None:
+        monkeypatch.setattr(codec, "BLOCK_BYTES", block_bytes)
+        monkeypatch.setattr(data_module, "PASS_VALUES", 10)
+        text = "a,1,3,7,4\nb,5,6\n" * 3 + "a,1,2,3,9,8,7\nb,5,6,,1,1,\n"
+        settings: dict[str, Any] = {"num_variables": "2", "length_policy": policy, "scaling": "none"}
+        data = read(tmp_path, text, validation="a,1,2\nb,1,3,5,7\n", **settings)
+        long: list[list[list[float]]] = [[[1, 3, 3], [7, 4, 4]], [[1, 3, 3], [5, 7, 7]]]
+        if policy == "resample":
+            long = [[[1, 2, 3], [7, 5.5, 4]], [[1, 2, 3], [5, 6, 7]]]
+        end = [[5, 6, 6], [1, 1, 1]] if policy == "pad" else [[5, 5.5, 6], [1, 1, 1]]
+        expected = [long[0], [[5, 5, 5], [6, 6, 6]]] * 3 + [[[1, 2, 3], [9, 8, 7]], end]
+        assert all_values(data.training).tolist() == data.sample.tolist() == expected
+        assert all_values(data.validation).tolist() == [[[1, 1, 1], [2, 2, 2]], long[1]]
+
+    def test_values_missing_in_one_variable_are_filled(self, tmp_path: Path) -> None:
+        data = read(tmp_path, "a,0,,2,5,6,7\nb,1,2,3,,4,\n", num_variables="2", missing_values="interpolate")
+        raw = np.array([[[0, 1, 2], [5, 6, 7]], [[1, 2, 3], [4, 4, 4]]])
+        np.testing.assert_array_equal(data.sample, raw)
+        assert data.problem.scaling.mean == pytest.approx(raw.mean(axis=(0, 2)))
+
+    @pytest.mark.parametrize("memory_limit", [64, store.MEMORY_LIMIT])
+    @pytest.mark.parametrize("policy", ["error", "pad"])
+    def test_not_a_bit_depends_on_files_blocks_and_memory(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memory_limit: int, policy: str
+    ) -> None:
+        monkeypatch.setattr(data_module, "CHUNK_VALUES", 60)
+        text = write(self.SERIES) + ("a,1,2,3\n" if policy == "pad" else "")
+        lines = text.splitlines(keepends=True)
+        settings: dict[str, Any] = {"num_variables": "3", "length_policy": policy}
+        whole = read(tmp_path / "1", text, validation=text, **settings)
+        monkeypatch.setattr(codec, "BLOCK_BYTES", 100)
+        monkeypatch.setattr(data_module, "PASS_VALUES", 50)
+        monkeypatch.setattr(store, "MEMORY_LIMIT", memory_limit)
+        parts = ["".join(lines[:7]), lines[7], "".join(lines[8:])]
+        divided = read(tmp_path / "2", *parts, validation=text, **settings)
+        assert divided.problem.scaling == whole.problem.scaling
+        assert torch.equal(divided.training.series, whole.training.series)
+        assert divided.fingerprint == whole.fingerprint
+
+    @pytest.mark.parametrize("place", [(0, 0, 0), (39, 2, 4), (7, 1, 3)])
+    def test_the_fingerprint_changes_with_every_value(self, tmp_path: Path, place: tuple[int, int, int]) -> None:
+        changed = self.SERIES.copy()
+        changed[place] += 1
+        first, same, other = (
+            read(tmp_path, write(series), num_variables="3", scaling="none").fingerprint
+            for series in (self.SERIES, self.SERIES, changed)
+        )
+        assert first == same != other
+
+    def test_exchanged_variables_are_other_data(self, tmp_path: Path) -> None:
+        first, second = (
+            read(tmp_path, write(series), num_variables="3").fingerprint
+            for series in (self.SERIES, self.SERIES[:, ::-1])
+        )
+        assert first != second
+
+    def test_data_with_a_header_is_the_same_as_without(self, tmp_path: Path) -> None:
+        headed = read(tmp_path, write_headed(self.SERIES))
+        plain = read(tmp_path, write(self.SERIES, "ab"), num_variables="3")
+        assert headed.problem.scaling == plain.problem.scaling
+        assert torch.equal(headed.training.series, plain.training.series)
+        assert torch.equal(headed.training.labels, plain.training.labels)
+        assert headed.fingerprint == plain.fingerprint
+
+    def test_series_held_out_are_whole(self, tmp_path: Path) -> None:
+        data = read(tmp_path, write(self.SERIES), num_variables="3", validation_fraction="0.25", scaling="none")
+        assert (len(data.training), all_values(data.validation).shape) == (30, (10, 3, 5))
+        both = np.concatenate([all_values(data.training), all_values(data.validation)])
+        expected = self.SERIES.astype(np.float32)
+        np.testing.assert_array_equal(both[np.argsort(both[:, 1, 0])], expected[np.argsort(expected[:, 1, 0])])
+
+    def test_what_was_read_is_said(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level(logging.INFO)
+        read(tmp_path, write(self.SERIES), num_variables="3")
+        assert "training: 40 series of 3 variables with 5 values each from 1 file(s)" in caplog.messages
+
+    @pytest.mark.parametrize(
+        ("earlier", "kept"), [((3, 5), True), ((1, 5), False), ((3, 4), False)], ids=["same", "other", "shorter"]
+    )
+    def test_means_of_an_earlier_model_are_kept_where_all_fits(
+        self, tmp_path: Path, earlier: tuple[int, int], kept: bool
+    ) -> None:
+        variables, length = earlier
+        scaling = Scaling(method="dataset", mean=(1.0,) * variables, std=(2.0,) * variables)
+        update = {"num_variables": variables, "scaling": scaling}
+        model = earlier_model(length, classes=("a", "b", "c")).model_copy(update=update)
+        data = read(tmp_path, write(self.SERIES), num_variables="3", earlier=model)
+        assert (data.problem.scaling == scaling) is kept
+
+    @pytest.mark.parametrize(
+        ("texts", "validation", "settings", "message"),
+        [
+            (["a,1,2,3\n"], None, {"num_variables": "2"}, r"1\.csv, row 1 has 3 values, which cannot be divided among"),
+            (["a,1,2,3,4\n", "a,1,2\n"], None, {"num_variables": "2"}, r"2\.csv has series of 1 values, but .*1\.csv"),
+            (["a,1,2\nb,3,4\n"], None, {"num_variables": "2"}, "The training series have one value each; at least two"),
+            (
+                [write_headed(SERIES)],
+                None,
+                {"num_variables": "2"},
+                "row 1 names columns of 3 variables, but num-variab",
+            ),
+            (
+                [write_headed(SERIES)],
+                None,
+                {"num_variables": "1"},
+                "row 1 names columns of 3 variables, but num-variab",
+            ),
+            (["y,x1,x2\n0,1,2\n"], None, {"num_variables": "2"}, "row 1 names columns of 1 variable, but num-variable"),
+            (
+                ["a,1,2,3,4\nb,5,6,7,8\n"],
+                "a,1,2,3\n",
+                {"num_variables": "2"},
+                "row 1 has 3 values, which cannot be divided among 2 variables",
+            ),
+            (
+                ["a,1,2,3,4\nb,5,6,7,8\n"],
+                "a,1,2,3,4,5,6\n",
+                {"num_variables": "2"},
+                "validation.1.csv has series of 3 values, but the training data has series of 2",
+            ),
+            (
+                ["a,1,2,3,4\nb,5,6,7,8\n"],
+                "a,1,2,3,4,5,6\n",
+                {"num_variables": "2", "length_policy": "pad"},
+                "row 1 has 6 values, but the model takes series of 2 variables with up to 2 values each",
+            ),
+            (
+                ["a,1,2,3,4\nb,5,6,7,\n"],
+                None,
+                {"num_variables": "2", "length_policy": "pad"},
+                r"1\.csv, row 2 lacks value 2 of variable 2: it is missing",
+            ),
+            (
+                ["a,1,2,3,4\nb,5,6,,\n"],
+                None,
+                {"num_variables": "2", "missing_values": "interpolate"},
+                r"1\.csv, row 2 has no values of variable 2, only missing ones",
+            ),
+            (["a,1e300,1,-1e300,1\nb,1,2,3,4\n"], None, {"num_variables": "2"}, "too large to be scaled"),
+        ],
+    )
+    def test_what_is_refused(
+        self, tmp_path: Path, texts: list[str], validation: str | None, settings: dict[str, Any], message: str
+    ) -> None:
+        with pytest.raises(UserError, match=message):
+            read(tmp_path, *texts, validation=validation, **settings)
 
 
 class TestTasks:
@@ -263,8 +500,8 @@ class TestLengths:
         data = read(tmp_path, "a,0,,2\nb,,4,\n", missing_values="interpolate")
         raw = np.array([[0, 1, 2], [4, 4, 4]])
         assert data.sample[:, 0].tolist() == raw.tolist()
-        assert data.problem.scaling.mean == pytest.approx(raw.mean())
-        assert data.problem.scaling.std == pytest.approx(raw.std())
+        assert data.problem.scaling.mean == pytest.approx((raw.mean(),))
+        assert data.problem.scaling.std == pytest.approx((raw.std(),))
         np.testing.assert_allclose(values(data.training), (raw - raw.mean()) / raw.std(), atol=1e-6)
         assert data.problem.preprocessing == Preprocessing(missing_values="interpolate")
 
@@ -342,13 +579,13 @@ class TestScaling:
     def test_it_survives_a_large_offset(self, tmp_path: Path) -> None:
         raw = np.random.default_rng(0).normal(size=(100, 50)) + 1e7
         data = read(tmp_path, "".join(f"{k % 2},{','.join(map(repr, row))}\n" for k, row in enumerate(raw.tolist())))
-        assert data.problem.scaling.mean == pytest.approx(raw.mean(), rel=1e-15)
-        assert data.problem.scaling.std == pytest.approx(raw.std(), rel=1e-9)
+        assert data.problem.scaling.mean == pytest.approx((raw.mean(),), rel=1e-15)
+        assert data.problem.scaling.std == pytest.approx((raw.std(),), rel=1e-9)
         np.testing.assert_allclose(values(data.training), (raw - raw.mean()) / raw.std(), atol=1e-6)
 
     def test_constant_data_is_not_divided_by_nothing(self, tmp_path: Path) -> None:
         data = read(tmp_path, "a,0.1,0.1,0.1\n" * 3 + "b,0.1,0.1,0.1\n")
-        assert data.problem.scaling.std == 1.0
+        assert data.problem.scaling.std == (1.0,)
         assert values(data.training) == [[0, 0, 0]] * 4
 
     def test_data_that_is_too_large(self, tmp_path: Path) -> None:
@@ -403,8 +640,9 @@ class TestScaling:
         parts = Moments()
         for part in np.split(numbers, [0, 1, 10, 500]):
             parts.add(part)
-        assert parts.scaling().mean == pytest.approx(numbers.mean(), rel=1e-14)
-        assert parts.scaling().std == pytest.approx(numbers.std(), rel=1e-9)
+        mean, std = parts.mean_and_std()
+        assert mean == pytest.approx(numbers.mean(), rel=1e-14)
+        assert std == pytest.approx(numbers.std(), rel=1e-9)
 
 
 def test_the_sample_is_of_raw_series_and_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -681,7 +919,7 @@ class TestGroups:
         for data in found:
             assert data.problem.classes == ["a", "b", "c"]
             assert (data.problem.class_counts.tolist(), data.problem.count) == ([1, 2, 1], 4)
-            assert data.problem.scaling.mean == 4.5
+            assert data.problem.scaling.mean == (4.5,)
         assert [labels(data.training) for data in found] == [[1, 2], [0, 1]]
 
     def test_the_processes_of_a_machine_share_the_files_that_it_got(self, tmp_path: Path) -> None:
@@ -693,6 +931,46 @@ class TestGroups:
             scaling="none",
         )
         assert [values(data.training) for data in found] == [[[1, 2]], [[3, 4]], [[5, 6]], [[7, 8]]]
+
+    @pytest.mark.parametrize("headed", [False, True])
+    @pytest.mark.parametrize("policy", ["error", "resample"])
+    def test_together_they_scale_each_variable_as_one_does(self, tmp_path: Path, headed: bool, policy: str) -> None:
+        series = TestVariables.SERIES[:21]
+        text, settings = write_as(series, headed)
+        settings |= {"length_policy": policy}
+        channels = {"training": channel(tmp_path, text), "validation": channel(tmp_path, text, name="validation")}
+        alone = load_channels(channels, **settings)
+        for rank, data in enumerate(self.load_together(2, lambda _: channels, **settings)):
+            assert data.problem.num_variables == 3
+            assert data.problem.scaling.mean == pytest.approx(alone.problem.scaling.mean, rel=1e-12, abs=1e-20)
+            assert data.problem.scaling.std == pytest.approx(alone.problem.scaling.std, rel=1e-8)
+            for found, expected in ((data.training, alone.training), (data.validation, alone.validation)):
+                np.testing.assert_allclose(all_values(found), all_values(expected)[rank::2], atol=1e-6)
+            assert data.sample.shape == alone.sample.shape
+
+    @pytest.mark.parametrize("empty", [0, 1])
+    @pytest.mark.parametrize("scaling", ["dataset", "series"])
+    @pytest.mark.parametrize("headed", [False, True])
+    def test_a_machine_that_got_nothing_knows_the_variables(
+        self, tmp_path: Path, headed: bool, scaling: str, empty: int
+    ) -> None:
+        series = TestVariables.SERIES
+        text, settings = write_as(series, headed)
+        settings |= {"scaling": scaling}
+        found = self.load_together(
+            2,
+            lambda rank: {
+                name: channel(tmp_path / str(rank), *([] if rank == empty else [text]), name=name, sharded=True)
+                for name in ("training", "validation")
+            },
+            **settings,
+        )
+        nothing, all_of_it = found[empty], found[1 - empty]
+        assert nothing.problem.num_variables == all_of_it.problem.num_variables == 3
+        assert nothing.problem.columns == all_of_it.problem.columns
+        assert nothing.problem.scaling == all_of_it.problem.scaling
+        assert nothing.training.series.shape == all_values(nothing.validation).shape == (0, 3, 5)
+        np.testing.assert_array_equal(nothing.sample, all_of_it.sample)
 
     @pytest.mark.parametrize("empty", [0, 1])
     @pytest.mark.parametrize("text", ["a,1,2\nb,3,4\n", ONE_HOT, SEVERAL])

@@ -18,10 +18,11 @@ from serving.negotiation import CSV, JSON, JSON_LINES, NPY, REQUEST_TYPES
 ROWS = [[1.0, 2.5, -3e-5], [4.0, 0.0, 1e300]]
 
 
-def model(columns: list[str] | None = None, **preprocessing: str) -> Metadata:
+def model(columns: list[str] | None = None, variables: int = 1, **preprocessing: str) -> Metadata:
     return Metadata(
         classes=["a", "b"],
         columns=columns,
+        num_variables=variables,
         preprocessing=Preprocessing.model_validate(preprocessing),
         length=3,
         scaling=Scaling(method="none"),
@@ -198,6 +199,177 @@ def test_a_header_is_for_csv_only() -> None:
     np.testing.assert_array_equal(decode(b"[1, 2, 3]", JSON, metadata), [[[1, 2, 3]]])
 
 
+TWO = model(variables=2)
+PAIRS = np.array([[[1, 2.5, -3e-5], [4, 0, 1e300]], [[7, 8, 9], [-1, -2, -3]]])
+
+
+class TestVariables:
+    """Series of several variables."""
+
+    @pytest.mark.parametrize(
+        ("media_type", "body"),
+        [
+            (CSV, b"1,2.5,-3e-5,4,0,1e300\n7,8,9,-1,-2,-3"),
+            (JSON, json.dumps({"instances": PAIRS.tolist()}).encode()),
+            (JSON, json.dumps({"instances": [{"features": pair} for pair in PAIRS.tolist()]}).encode()),
+            (JSON, json.dumps({"instances": [{"data": {"features": {"values": p}}} for p in PAIRS.tolist()]}).encode()),
+            (JSON_LINES, "\n".join(map(json.dumps, PAIRS.tolist())).encode()),
+            (JSON_LINES, "\n".join(json.dumps({"features": pair}) for pair in PAIRS.tolist()).encode()),
+            (NPY, npy(PAIRS)),
+            (NPY, npy(np.asfortranarray(PAIRS))),
+        ],
+    )
+    def test_every_format_says_the_same(self, media_type: str, body: bytes) -> None:
+        found = decode(body, media_type, TWO)
+        assert found.dtype == np.float64
+        np.testing.assert_array_equal(found, PAIRS)
+
+    @pytest.mark.parametrize("body", [b"[[1, 2, 3], [4, 5, 6]]", b'{"features": [[1, 2, 3], [4, 5, 6]]}'])
+    def test_one_series_alone(self, body: bytes) -> None:
+        np.testing.assert_array_equal(decode(body, JSON, TWO), [[[1, 2, 3], [4, 5, 6]]])
+
+    @pytest.mark.parametrize("media_type", REQUEST_TYPES)
+    def test_nothing_to_predict(self, media_type: str) -> None:
+        assert decode(b"", media_type, TWO).shape == (0, 2, 3)
+
+    def test_a_header_puts_columns_in_order(self) -> None:
+        metadata = model(["x_a_1", "x_a_2", "x_a_3", "x_b_1", "x_b_2", "x_b_3"], variables=2)
+        found = decode(b"x_b_1,x_a_1,x_b_2,x_a_2,x_b_3,x_a_3\n4,1,5,2,6,3", CSV, metadata)
+        np.testing.assert_array_equal(found, [[[1, 2, 3], [4, 5, 6]]])
+        np.testing.assert_array_equal(decode(b"[[1, 2, 3], [4, 5, 6]]", JSON, metadata), found)
+        with pytest.raises(UserError, match=r"request, row 1 must be the header \(x_a_1,x_a_2,x_a_3,\.\.\.\)"):
+            decode(b"1,2,3,4,5,6", CSV, metadata)
+        with pytest.raises(UserError, match="request, row 1 lacks column 'x_a_2'; its header must name x_a_1"):
+            decode(b"x_b_1,x_a_1\n4,1", CSV, metadata)
+
+    def test_columns_of_an_older_model_are_one_variable_whatever_their_names(self) -> None:
+        metadata = model(["x_b_1", "x_a_2", "x_a_1"])
+        np.testing.assert_array_equal(decode(b"x_a_1,x_a_2,x_b_1\n1,2,3", CSV, metadata), [[[3, 2, 1]]])
+
+    def test_missing_values_are_filled_as_in_csv(self) -> None:
+        metadata = model(variables=2, missing_values="interpolate")
+        array = [[[1, np.nan, 3], [np.nan, 5, 6]]]
+        bodies = ((CSV, b"1,,3,,5,6"), (JSON, b"[[1, null, 3], [null, 5, 6]]"), (NPY, npy(array)))
+        for media_type, body in bodies:
+            np.testing.assert_array_equal(decode(body, media_type, metadata), [[[1, 2, 3], [5, 5, 6]]])
+
+    @pytest.mark.parametrize(
+        ("policy", "expected"), [("pad", [[1, 4, 4], [8, 6, 6]]), ("resample", [[1, 2.5, 4], [8, 7, 6]])]
+    )
+    def test_other_lengths_are_treated_as_in_csv(self, policy: str, expected: list[list[float]]) -> None:
+        metadata = model(variables=2, length_policy=policy)
+        bodies = (
+            (CSV, b"1,4,8,6"),
+            (CSV, b"1,4,,8,6,"),
+            (JSON, b"[[1, 4], [8, 6]]"),
+            (JSON, b"[[1, 4, null], [8, 6, null]]"),
+            (NPY, npy([[[1, 4], [8, 6]]])),
+        )
+        for media_type, body in bodies:
+            np.testing.assert_array_equal(decode(body, media_type, metadata), [expected])
+
+    @pytest.mark.parametrize(
+        ("media_type", "body", "message"),
+        [
+            (
+                JSON,
+                b'{"instances": [[[1, 2, 3], [4, 5, 6]], [1, 2, 3]]}',
+                'request, instance 2 is [1, 2, 3]; it must be 2 lists of numbers, {"features": [...]} or {"data": '
+                '{"features": {"values": [...]}}}, one list for each variable.',
+            ),
+            (JSON, b"[[1, 2, 3]]", "request, instance 1 is [[1, 2, 3]]; it must be 2 lists of numbers"),
+            (JSON, b"[[1, 2, 3], 4]", "request, instance 1 is [[1, 2, 3], 4]; it must be 2 lists of numbers"),
+            (JSON, b"[]", "request, instance 1 is []; it must be 2 lists of numbers"),
+            (JSON, b'{"instances": 3}', '"instances" must be a list of series, each 2 lists of numbers, {"features": '),
+            (JSON, b'"x"', "request, instance 1 must be 2 lists of numbers, "),
+            (
+                JSON,
+                b"[[1, 2, 3], [4, 5]]",
+                "instance 1, variable 2 has 2 values, but variable 1 has 3; use null where a value is missing.",
+            ),
+            (
+                JSON,
+                b"[[1, 2], [4, 5]]",
+                "request, instance 1 has 2 values of each variable, but the model takes series of 2 variables with 3 "
+                "values each.",
+            ),
+            (JSON, b"[[], []]", "request, instance 1 has 0 values of each variable"),
+            (JSON, b"[[1], [2]]", "request, instance 1 has 1 value of each variable"),
+            (JSON, b'[[1, 2, 3], [4, "5", 6]]', "request, instance 1, variable 2, value 2 is '5'; every value must be"),
+            (
+                JSON,
+                b"[[1, 2, 3], [4, 5, null]]",
+                "request, instance 1, variable 2, value 3 is missing; every value must",
+            ),
+            (JSON_LINES, b"\n[[1, 2, 3], [4, 5, null]]", "request, line 2, variable 2, value 3 is missing"),
+            (JSON_LINES, b"[1, 2, 3]", "request, line 1 is [1, 2, 3]; it must be 2 lists of numbers"),
+            (
+                NPY,
+                npy(np.zeros((5, 3))),
+                "request: the array has the shape (5, 3); it must be [series, 2 variables, values].",
+            ),
+            (NPY, npy(np.zeros((5, 3, 2))), "has the shape (5, 3, 2); it must be [series, 2 variables, values]."),
+            (NPY, npy(np.zeros((5, 2, 4))), "request, series 1 has 4 values of each variable, but the model takes"),
+            (
+                NPY,
+                npy(np.where(PAIRS == 9, np.inf, 0)),
+                "request, series 2, variable 1, value 3 is inf; every value mu",
+            ),
+            (NPY, npy(np.where(PAIRS == -1, np.nan, 0)), "request, series 2, variable 2, value 1 is missing; every va"),
+            (CSV, b"1,2,3,4,5\n", "request, row 1 has 5 values, but the model takes series of 2 variables with 3 val"),
+            (CSV, b"1,2,3,4,5,6\n1,2,3,4,5,x\n", "request, row 2, column 6 is 'x'; every value must be a finite num"),
+        ],
+    )
+    def test_what_is_wrong(self, media_type: str, body: bytes, message: str) -> None:
+        with pytest.raises(UserError) as caught:
+            decode(body, media_type, TWO)
+        assert message in str(caught.value)
+
+    @pytest.mark.parametrize(
+        ("rules", "body", "message"),
+        [
+            (
+                {"length_policy": "pad"},
+                b"[[1, 2], [3, null]]",
+                "request, instance 1, variable 2, value 2 is missing, with values beside it or after it; missing-valu",
+            ),
+            (
+                {"length_policy": "pad"},
+                b"[[1, 2, 3, 4], [1, 2, 3, 4]]",
+                "has 4 values of each variable, but the model takes series of 2 variables with up to 3 values each.",
+            ),
+            (
+                {"missing_values": "interpolate"},
+                b"[[1, 2, 3], [null, null, null]]",
+                "request, instance 1 has no values of variable 2, only missing ones.",
+            ),
+        ],
+    )
+    def test_what_cannot_be_mended(self, rules: dict[str, str], body: bytes, message: str) -> None:
+        with pytest.raises(UserError) as caught:
+            decode(body, JSON, model(None, 2, **rules))
+        assert message in str(caught.value)
+
+    @given(
+        arrays.arrays(
+            np.float64,
+            st.tuples(st.integers(1, 3), st.integers(2, 3), st.integers(1, 4)),
+            elements=st.floats(allow_infinity=False),
+        ),
+        st.sampled_from([{}, {"missing_values": "interpolate", "length_policy": "pad"}]),
+    )
+    def test_formats_agree_on_any_series_and_on_what_is_wrong_with_it(self, array: Any, rules: dict[str, str]) -> None:
+        metadata = model(None, array.shape[1], **rules)
+        nested = np.where(np.isnan(array), np.array(None), array).tolist()
+        outcomes = []
+        for media_type, body in ((NPY, npy(array)), (JSON, json.dumps({"instances": nested}).encode())):
+            try:
+                outcomes.append(str(decode(body, media_type, metadata).tolist()))
+            except UserError as error:
+                outcomes.append(str(error).replace("instance", "series"))
+        assert outcomes[0] == outcomes[1]
+
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: (
@@ -224,10 +396,11 @@ def test_arrays_of_any_kind_are_series_or_a_user_error(array: Any, place: int, c
 
 
 def assert_series_or_user_error(body: bytes, media_type: str) -> None:
-    try:
-        found = decode(body, media_type, STRICT)
-    except UserError as error:
-        assert len(str(error)) < 400  # noqa: PT017
-    else:
-        assert found.shape[1:] == (1, 3)
-        assert np.isfinite(found).all()
+    for metadata in (STRICT, TWO):
+        try:
+            found = decode(body, media_type, metadata)
+        except UserError as error:
+            assert len(str(error)) < 400  # noqa: PT017
+        else:
+            assert found.shape[1:] == (metadata.num_variables, 3)
+            assert np.isfinite(found).all()

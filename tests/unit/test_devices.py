@@ -1,5 +1,6 @@
 import logging
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from torch import nn
 from training import devices
 from training.devices import MixedPrecision, Placement, choose_placement, parallel_forward
 from training.distributed import Group
-from training.model import LSTMFCN
+from training.model import LSTMFCN, Ensemble
 
 
 @pytest.fixture(autouse=True)
@@ -126,16 +127,26 @@ def test_mixed_precision_computes_in_bfloat16_and_returns_float32(bfloat16: bool
     torch.testing.assert_close(found, network(series), atol=0.05, rtol=0.05)
 
 
-def test_the_layers_that_read_the_series_stay_in_float32() -> None:
-    network = LSTMFCN(20, 2)
+@pytest.mark.parametrize("settings", [{}, {"num_variables": 3, "recurrent": "alstm", "squeeze_excite": True}])
+def test_the_layers_that_read_the_series_stay_in_float32(settings: dict[str, Any]) -> None:
+    network = LSTMFCN(20, 2, **settings)
     dtypes: dict[str, torch.dtype] = {}
-    for name in ("lstm", "fcn.0.conv", "fcn.1.conv", "fcn.2.conv"):
+    for name in ("recurrent", "fcn.0.conv", "fcn.1.conv", "fcn.2.conv"):
         module = network.get_submodule(name)
         module.register_forward_hook(lambda _, __, output, name=name: dtypes.update({name: output.dtype}))
-    MixedPrecision(network, bfloat16=True)(torch.randn(3, 1, 20))
+    MixedPrecision(network, bfloat16=True)(torch.randn(3, settings.get("num_variables", 1), 20))
     assert dtypes == {
-        "lstm": torch.float32,
+        "recurrent": torch.float32,
         "fcn.0.conv": torch.float32,
         "fcn.1.conv": torch.bfloat16,
         "fcn.2.conv": torch.bfloat16,
     }
+
+
+def test_an_ensemble_in_mixed_precision_returns_float32() -> None:
+    torch.manual_seed(0)
+    ensemble = Ensemble([LSTMFCN(20, 2, filters=(4, 4, 4)) for _ in range(2)]).eval()
+    series = torch.randn(3, 1, 20)
+    found = MixedPrecision(ensemble, bfloat16=True)(series)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, ensemble(series), atol=0.02, rtol=0.02)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from torch import Tensor
@@ -20,15 +21,15 @@ from container.preprocess import STRICT
 from training.data import Problem
 from training.earlier import EarlierModel, load_earlier
 from training.export import export_weights
-from training.model import LSTMFCN, Classifier, Scaler
+from training.model import LSTMFCN, Classifier, Ensemble, Scaler, make_network
 
 LENGTH = 12
 CLASSES = ["a", "b", "c"]
-SCALING = Scaling(method="dataset", mean=1.5, std=2.0)
+SCALING = Scaling(method="dataset", mean=(1.5,), std=(2.0,))
 HYPERPARAMETERS = {"hidden-size": 2, "filters-1": 3, "filters-2": 4, "filters-3": 3, "scaling": "dataset"}
 
 
-def make_network(length: int = LENGTH, classes: int = 3, seed: int = 1) -> LSTMFCN:
+def make_small(length: int = LENGTH, classes: int = 3, seed: int = 1) -> LSTMFCN:
     torch.manual_seed(seed)
     network = LSTMFCN(length, classes, hidden_size=2, filters=(3, 4, 3))
     for name, buffer in network.named_buffers():  # as after training
@@ -37,9 +38,11 @@ def make_network(length: int = LENGTH, classes: int = 3, seed: int = 1) -> LSTMF
     return network
 
 
-def make_problem(length: int = LENGTH, classes: list[str] = CLASSES, task: Task = "multiclass") -> Problem:
+def make_problem(
+    length: int = LENGTH, classes: list[str] = CLASSES, task: Task = "multiclass", variables: int = 1
+) -> Problem:
     counts = np.ones(len(classes), dtype=np.int64)
-    return Problem(task, classes, HEADERLESS, STRICT, length, SCALING, counts, len(classes))
+    return Problem(task, classes, HEADERLESS, STRICT, variables, length, SCALING, counts, len(classes))
 
 
 def save_model(folder: Path, **changes: Any) -> Path:
@@ -54,7 +57,7 @@ def save_model(folder: Path, **changes: Any) -> Path:
         "metrics": {},
         "versions": {},
     }
-    weights = export_weights(Classifier(Scaler(SCALING), make_network()))
+    weights = export_weights(Classifier(Scaler(SCALING), make_small()))
     artifact.save(folder, Metadata.model_validate(values | changes), b"graph", weights)
     return folder
 
@@ -90,7 +93,7 @@ class TestLoading:
     @staticmethod
     def assert_whole(earlier: EarlierModel) -> None:
         assert (earlier.metadata.classes, earlier.metadata.length) == (CLASSES, LENGTH)
-        expected = make_network().state_dict()
+        expected = make_small().state_dict()
         assert all(torch.equal(earlier.weights[f"network.{name}"], tensor) for name, tensor in expected.items())
 
     def test_files_as_they_are(self, model: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -217,7 +220,7 @@ class TestLoading:
     @pytest.mark.parametrize(
         ("change", "message"),
         [
-            ({"schema_version": 3}, "schema version 3 is not known; this program reads versions 1 to 2"),
+            ({"schema_version": 4}, "schema version 4 is not known; this program reads versions 1 to 3"),
             ({"length": "long"}, r"model\.json is damaged: length: "),
         ],
     )
@@ -227,19 +230,13 @@ class TestLoading:
         with pytest.raises(UserError, match=message):
             load_earlier(source(model))
 
-    def test_a_model_of_version_1_is_one_to_go_on_from(self) -> None:
-        folder = Path(__file__).parents[1] / "golden" / "v1" / "model"
-        earlier = load_earlier(source(folder))
-        settings = earlier.take_architecture(parse_hyperparameters({}))
-        assert settings.filters_1 == earlier.weights["network.fcn.0.conv.weight"].shape[0]
-
 
 class TestCarryingOver:
     @staticmethod
     def carry_over(model: Path, network: LSTMFCN, problem: Problem) -> set[str]:
         """The parts of `network` that are those of the earlier model afterwards; the others must be as they were."""
         before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-        earlier = make_network().state_dict()
+        earlier = make_small().state_dict()
         load_earlier(source(model)).carry_over(network, problem)
         kept: dict[str, set[bool]] = {}
         for name, tensor in network.state_dict().items():
@@ -253,66 +250,69 @@ class TestCarryingOver:
 
     def test_data_like_before_takes_all(self, model: Path, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level(logging.INFO)
-        network = make_network(seed=2)
-        assert self.carry_over(model, network, make_problem()) == {"fcn", "lstm", "linear"}
+        network = make_small(seed=2)
+        assert self.carry_over(model, network, make_problem()) == {"fcn", "recurrent", "linear"}
         assert caplog.messages[-1] == (
-            "carried over from the earlier model: convolutions, LSTM, output layer; new: nothing; scaling: kept"
+            "carried over from the earlier model: convolutions, recurrent block, output layer; new: nothing; "
+            "scaling: kept"
         )
         series = torch.randn(3, 1, LENGTH)
-        assert torch.equal(network.eval()(series), make_network().eval()(series))
+        assert torch.equal(network.eval()(series), make_small().eval()(series))
 
     @pytest.mark.parametrize("classes", [["a", "b", "d"], ["a", "b"], ["c", "b", "a"]])
     def test_other_classes_get_a_new_output_layer(
         self, model: Path, caplog: pytest.LogCaptureFixture, classes: list[str]
     ) -> None:
         caplog.set_level(logging.INFO)
-        network = make_network(classes=len(classes), seed=2)
-        assert self.carry_over(model, network, make_problem(classes=classes)) == {"fcn", "lstm"}
-        assert "convolutions, LSTM; new: output layer (other classes); scaling: kept" in caplog.text
+        network = make_small(classes=len(classes), seed=2)
+        assert self.carry_over(model, network, make_problem(classes=classes)) == {"fcn", "recurrent"}
+        assert "convolutions, recurrent block; new: output layer (other classes); scaling: kept" in caplog.text
 
-    def test_series_of_another_length_get_a_new_lstm(self, model: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def test_series_of_another_length_get_a_new_recurrent_block(
+        self, model: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
         caplog.set_level(logging.INFO)
-        network = make_network(length=20, seed=2)
+        network = make_small(length=20, seed=2)
         assert self.carry_over(model, network, make_problem(length=20)) == {"fcn", "linear"}
-        assert "convolutions, output layer; new: LSTM (length 20, was 12)" in caplog.text
+        assert "convolutions, output layer; new: recurrent block (length 20, was 12)" in caplog.text
 
     def test_the_convolutions_fit_any_data(self, model: Path) -> None:
-        network = make_network(length=20, classes=2, seed=2)
+        network = make_small(length=20, classes=2, seed=2)
         assert self.carry_over(model, network, make_problem(20, ["x", "y"], "binary")) == {"fcn"}
 
     def test_independent_classes_get_a_new_output_layer(self, model: Path) -> None:
-        assert "linear" not in self.carry_over(model, make_network(seed=2), make_problem(task="multilabel"))
+        assert "linear" not in self.carry_over(model, make_small(seed=2), make_problem(task="multilabel"))
 
     def test_two_classes_are_the_same_whether_they_are_called_binary_or_multiclass(self, tmp_path: Path) -> None:
         """As of a model of version 1, which knew multiclass only."""
-        weights = export_weights(Classifier(Scaler(SCALING), make_network(classes=2)))
+        weights = export_weights(Classifier(Scaler(SCALING), make_small(classes=2)))
         metadata = load_earlier(source(save_model(tmp_path))).metadata.model_copy(update={"classes": ["a", "b"]})
         artifact.save(tmp_path, metadata, b"graph", weights)
-        network = make_network(classes=2, seed=2)
+        network = make_small(classes=2, seed=2)
         load_earlier(source(tmp_path)).carry_over(network, make_problem(classes=["a", "b"], task="binary"))
-        assert torch.equal(network.linear.weight, make_network(classes=2).linear.weight)
+        assert torch.equal(network.linear.weight, make_small(classes=2).linear.weight)
 
     def test_other_scaling_is_said(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level(logging.INFO)
         model = save_model(tmp_path, scaling=Scaling(method="series"))
-        self.carry_over(model, make_network(seed=2), make_problem())
+        self.carry_over(model, make_small(seed=2), make_problem())
         assert caplog.text.rstrip().endswith("scaling: measured anew")
 
     def test_weights_that_do_not_fit_the_metadata_are_refused(self, tmp_path: Path) -> None:
         earlier = load_earlier(source(save_model(tmp_path, length=20)))
         with pytest.raises(
-            UserError, match=r"weights\.safetensors does not fit model\.json: network\.lstm\.0\.weight_ih_l0 sh"
+            UserError, match=r"weights\.safetensors does not fit model\.json: network\.recurrent\.0\.weight_ih_l0"
         ):
-            earlier.carry_over(make_network(length=20), make_problem(length=20))
+            earlier.carry_over(make_small(length=20), make_problem(length=20))
 
     def test_weights_that_are_missing_are_refused(self, model: Path) -> None:
         earlier = load_earlier(source(model))
         del earlier.weights["network.linear.bias"]
         with pytest.raises(UserError, match=r"does not fit model\.json: network\.linear\.bias should be \(3,\)"):
-            earlier.carry_over(make_network(), make_problem())
+            earlier.carry_over(make_small(), make_problem())
 
     def test_the_network_trains_on(self, model: Path) -> None:
-        network = make_network(seed=2)
+        network = make_small(seed=2)
         load_earlier(source(model)).carry_over(network, make_problem())
         logits: Tensor = network.train()(torch.randn(4, 1, LENGTH))
         torch.autograd.backward(logits.sum())
@@ -334,3 +334,127 @@ class TestArchitecture:
             "WARNING: filters-1=99 does not count: the earlier model has 3",
             "WARNING: scaling=series does not count: the earlier model has dataset",
         ]
+
+    def test_a_job_that_says_nothing_of_it_takes_all_of_it(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        architecture = {
+            "recurrent": "alstm",
+            "convolutions": "false",
+            "dimension-shuffle": "false",
+            "squeeze-excite": "true",
+            "ensemble-size": 3,
+        }
+        model = save_model(tmp_path, hyperparameters=HYPERPARAMETERS | architecture)
+        settings = load_earlier(source(model)).take_architecture(parse_hyperparameters({}))
+        assert architecture.items() <= settings.model_dump(by_alias=True).items()
+        assert "WARNING" not in caplog.text
+
+
+class TestFamily:
+    """Models of several variables, of other kinds, and ensembles."""
+
+    @staticmethod
+    def save(folder: Path, network: LSTMFCN | Ensemble, **changes: Any) -> EarlierModel:
+        save_model(folder, **changes)
+        metadata, graph = artifact.load(folder)
+        artifact.save(folder, metadata, graph, export_weights(Classifier(Scaler(SCALING), network)))
+        return load_earlier(source(folder))
+
+    @staticmethod
+    def make(
+        seed: int, variables: int = 2, size: int = 1, length: int = LENGTH, settings: dict[str, str] | None = None
+    ) -> LSTMFCN | Ensemble:
+        given: dict[str, Any] = {**HYPERPARAMETERS, "seed": seed, "ensemble-size": size, **(settings or {})}
+        return make_network(parse_hyperparameters(given), variables, length, len(CLASSES))
+
+    @pytest.mark.parametrize("recurrent", ["lstm", "alstm", "gru", "rnn", "dense"])
+    def test_every_weight_is_carried_over(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture, recurrent: str
+    ) -> None:
+        caplog.set_level(logging.INFO)
+        old, new = (self.make(seed, size=2, settings={"recurrent": recurrent}) for seed in (1, 7))
+        self.save(tmp_path, old, num_variables=2).carry_over(new, make_problem(variables=2))
+        torch.testing.assert_close(new.state_dict(), old.state_dict(), rtol=0, atol=0)
+        assert "model: convolutions, recurrent block, output layer; new: nothing; scaling" in caplog.messages[-1]
+
+    def test_of_every_member_the_parts_that_fit(self, tmp_path: Path) -> None:
+        old, new = self.make(1, size=2), self.make(7, size=2, length=20)
+        before = {name: tensor.clone() for name, tensor in new.state_dict().items()}
+        self.save(tmp_path, old, num_variables=2).carry_over(new, make_problem(20, variables=2))
+        for name, tensor in new.state_dict().items():
+            kept = before if ".recurrent." in name else old.state_dict()
+            assert torch.equal(tensor, kept[name]), name
+
+    @pytest.mark.parametrize(
+        ("settings", "said"),
+        [
+            ({"recurrent": "none"}, "convolutions, output layer; new: nothing;"),
+            ({"convolutions": "false"}, "output layer; new: recurrent block (length 20, was 12);"),
+        ],
+    )
+    def test_nothing_is_said_of_parts_that_are_not_there(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture, settings: dict[str, str], said: str
+    ) -> None:
+        caplog.set_level(logging.INFO)
+        old, new = self.make(1, settings=settings), self.make(7, length=20, settings=settings)
+        self.save(tmp_path, old, num_variables=2).carry_over(new, make_problem(20, variables=2))
+        assert caplog.messages[-1].startswith(f"carried over from the earlier model: {said}")
+
+    @pytest.mark.parametrize(("variables", "others"), [(1, 3), (3, 1)])
+    def test_another_number_of_variables_is_refused(self, tmp_path: Path, variables: int, others: int) -> None:
+        earlier = self.save(tmp_path, self.make(1, variables), num_variables=variables)
+        with pytest.raises(UserError) as caught:
+            earlier.carry_over(self.make(7, others), make_problem(variables=others))
+        assert str(caught.value) == (
+            f"Channel model: the earlier model's num-variables is {variables}, that of the training data {others}. Set "
+            f"num-variables={variables} if that is what the rows hold, or train without the channel model."
+        )
+
+    def test_a_member_that_is_missing_is_refused(self, tmp_path: Path) -> None:
+        earlier = self.save(tmp_path, self.make(1, size=2), num_variables=2)
+        with pytest.raises(
+            UserError, match=r"does not fit model\.json: network\.members\.2\.recurrent\.0\.weight_ih_l0 "
+        ):
+            earlier.carry_over(self.make(7, size=3), make_problem(variables=2))
+
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+
+
+class TestVersions:
+    """Models of earlier releases. Before version 3, the only recurrent block was called by its name."""
+
+    @staticmethod
+    def go_on(version: int) -> tuple[EarlierModel, LSTMFCN | Ensemble]:
+        """The model and a new job's network, to which it was carried over."""
+        earlier = load_earlier(source(GOLDEN / f"v{version}" / "model"))
+        own = earlier.metadata
+        settings = earlier.take_architecture(parse_hyperparameters({"seed": "99"}))
+        network = make_network(settings, own.num_variables, own.length, len(own.classes))
+        counts = np.ones(len(own.classes), dtype=np.int64)
+        shape = (own.num_variables, own.length)
+        earlier.carry_over(network, Problem(own.task, own.classes, HEADERLESS, STRICT, *shape, own.scaling, counts, 3))
+        return earlier, network
+
+    @pytest.mark.parametrize("version", [1, 2, 3])
+    def test_they_are_gone_on_from(self, version: int, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level(logging.INFO)
+        earlier, network = self.go_on(version)
+        for name, tensor in network.state_dict().items():
+            old = name if version == 3 else name.replace("recurrent.", "lstm.")
+            assert torch.equal(tensor, earlier.weights[f"network.{old}"]), name
+        assert caplog.messages[-1] == (
+            "carried over from the earlier model: convolutions, recurrent block, output layer; new: nothing; "
+            "scaling: kept"
+        )
+
+    @pytest.mark.parametrize("version", [1, 2, 3])
+    def test_the_network_says_what_the_graph_says(self, version: int) -> None:
+        """The weights that were carried over, with the scaling of the model, are the same classifier."""
+        (earlier, network), (own, graph) = self.go_on(version), artifact.load(GOLDEN / f"v{version}" / "model")
+        rows = np.random.default_rng(0).normal(size=(5, own.num_variables, own.length)) + 10
+        (expected,) = onnxruntime.InferenceSession(graph).run(["probabilities"], {"series": rows})
+        classifier = Classifier(Scaler(earlier.metadata.scaling), network, own.independent).eval()
+        with torch.no_grad():
+            np.testing.assert_allclose(classifier(torch.from_numpy(rows))[0], expected, atol=1e-5)

@@ -113,6 +113,26 @@ class TestJSON:
         }
 
 
+class TestVariables:
+    """Of series of several variables, each time step is explained once."""
+
+    COLUMNS = tuple(f"x_{variable}_{step}" for variable in "ab" for step in (1, 2, 3))
+    REPLY = Reply(CSV, ("explanation",), header=True)
+
+    def test_csv(self) -> None:
+        lines = make(["y1", "y2"], num_variables=2).encode(PREDICTIONS, self.REPLY).splitlines()
+        assert lines == ["explanation_1,explanation_2,explanation_3", "1,-2,0.5", "0,3,1e+20"]
+
+    def test_csv_under_a_header(self) -> None:
+        lines = make(["y1", "y2"], list(self.COLUMNS), num_variables=2).encode(PREDICTIONS, self.REPLY).splitlines()
+        assert lines == ["e_1,e_2,e_3", "1,-2,0.5", "0,3,1e+20"]
+
+    @pytest.mark.parametrize("columns", [None, list(COLUMNS)])
+    def test_json(self, columns: list[str] | None) -> None:
+        text = make(["y1", "y2"], columns, num_variables=2).encode(PREDICTIONS, Reply(JSON_LINES, ("explanation",)))
+        assert [json.loads(line)["explanation"] for line in text.splitlines()] == [[1, -2, 0.5], [0, 3, 1e20]]
+
+
 def test_a_model_without_explanation_says_so() -> None:
-    with pytest.raises(UserError, match="of an earlier release and has no explanation; train it anew"):
+    with pytest.raises(UserError, match="has no explanation: it is of an early release"):
         make(["a", "b"], schema_version=1).encode(PREDICTIONS, Reply(JSON, ("explanation",)))

@@ -1,10 +1,11 @@
+import copy
 import math
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import balanced_accuracy_score, f1_score, roc_auc_score
 from torch import Tensor, nn
@@ -14,7 +15,7 @@ from training import evaluate as evaluate_module
 from training.data import Dataset
 from training.distributed import Group
 from training.evaluate import evaluate, even_batches, measure_scores, set_exact_batch_norm
-from training.model import LSTMFCN
+from training.model import LSTMFCN, Ensemble
 
 
 def never() -> bool:
@@ -168,6 +169,7 @@ def predictions(draw: st.DrawFn, independent: bool) -> tuple[Tensor, Tensor]:
 class TestScores:
     """Balanced accuracy, F1 and AUC."""
 
+    @settings(deadline=None)  # others may use the cores, too
     @given(predictions(independent=False) | predictions(independent=True))
     def test_they_are_those_of_scikit_learn(self, case: tuple[Tensor, Tensor]) -> None:
         logits, labels = case
@@ -188,6 +190,7 @@ class TestScores:
             }
         )
 
+    @settings(deadline=None)
     @given(predictions(independent=False) | predictions(independent=True), st.integers(1, 3))
     def test_the_rows_of_all_processes_count_together(self, case: tuple[Tensor, Tensor], size: int) -> None:
         logits, labels = case
@@ -221,3 +224,43 @@ def test_a_process_without_series_takes_part() -> None:
     whole = evaluate(nn.Identity(), sets[0], torch.ones(2), Group(), scores=True)
     for found in run_together(2, measure):
         assert found == pytest.approx(whole)
+
+
+class TestEnsemble:
+    """What several networks say together is measured, not what each of them says."""
+
+    @pytest.mark.parametrize("independent", [False, True])
+    def test_metrics_are_those_of_the_average_of_the_probabilities(self, independent: bool) -> None:
+        logits = 3 * torch.randn(20, 4, 3, generator=torch.Generator().manual_seed(0))  # [series, networks, classes]
+        flat = torch.arange(20) % 3
+        if independent:
+            labels, weights = (torch.arange(60).reshape(20, 3) % 4 == 0).float(), torch.tensor([[0.5, 2.0]] * 3)
+            probabilities = logits.sigmoid().mean(dim=1)
+            likelihood = torch.where(labels == 1, probabilities, 1 - probabilities)
+            losses = -likelihood.log() * torch.where(labels == 1, 2.0, 0.5)
+            correct = ((probabilities > 0.5) == (labels == 1)).all(dim=1)
+        else:
+            labels, weights = flat, torch.tensor([0.5, 1.0, 2.0])
+            probabilities = logits.softmax(dim=2).mean(dim=1)
+            losses = -probabilities[torch.arange(20), flat].log() * weights[flat]
+            correct = probabilities.argmax(dim=1) == flat
+        metrics = evaluate(nn.Identity(), make_set(logits, labels), weights, Group(), scores=True)
+        assert metrics["loss"] == pytest.approx(losses.mean().item(), rel=1e-4)
+        assert metrics["accuracy"] == pytest.approx(correct.float().mean().item())
+        expected = expected_scores(
+            probabilities.logit().numpy() if independent else probabilities.numpy(), labels.numpy()
+        )
+        assert {name: metrics[name] for name in expected} == pytest.approx(expected)
+
+    def test_each_network_has_exact_statistics_of_its_own(self) -> None:
+        torch.manual_seed(0)
+        members = [LSTMFCN(12, 2, 2, filters=(3, 3, 3), squeeze_excite=True) for _ in range(2)]
+        series = 5 + 3 * torch.randn(40, 2, 12)
+        alone = [copy.deepcopy(member) for member in members]
+        ensemble = Ensemble(members)
+        for network in (ensemble, *alone):
+            set_exact_batch_norm(network, network, make_set(series), 4, never)
+        for member, single in zip(members, alone, strict=True):
+            torch.testing.assert_close(member.state_dict(), single.state_dict())
+        first, second = (dict(member.named_buffers())["fcn.2.norm.running_mean"] for member in members)
+        assert not torch.allclose(first, second)

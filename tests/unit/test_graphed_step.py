@@ -6,10 +6,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from training.data import Dataset
-from training.model import LSTMFCN
+from training.model import LSTMFCN, Ensemble
 from training.step import GraphedStep, TrainingStep, capture_step, make_optimizer
 
 
@@ -53,16 +53,19 @@ def _cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(GraphedStep, "_capture", capture_and_make_replayable)
 
 
-def make() -> tuple[LSTMFCN, TrainingStep, Dataset]:
+def make(*kinds: str, variables: int = 1) -> tuple[nn.Module, TrainingStep, Dataset]:
+    """A network with a recurrent block of this kind, or an ensemble of several."""
     torch.manual_seed(0)
-    network = LSTMFCN(8, 2, hidden_size=2, filters=(3, 4, 3), dropout=0.0).train()
+    members = [LSTMFCN(8, 2, variables, kind, hidden_size=2, filters=(3, 4, 3), dropout=0.0) for kind in kinds]
+    network = (members[0] if len(members) == 1 else Ensemble(members)).train()
     step = TrainingStep(network, make_optimizer(network, 0.01), torch.ones(2))
-    return network, step, Dataset(torch.randn(20, 1, 8), torch.arange(20) % 2)
+    return network, step, Dataset(torch.randn(20, variables, 8), torch.arange(20) % 2)
 
 
-def test_graphed_steps_of_changing_size_are_those_of_eager_steps() -> None:
-    eager, step, training = make()
-    network, other, _ = make()
+@pytest.mark.parametrize(("kinds", "variables"), [(["lstm"], 1), (["alstm"], 3), (["lstm", "gru"], 3)])
+def test_graphed_steps_of_changing_size_are_those_of_eager_steps(kinds: list[str], variables: int) -> None:
+    eager, step, training = make(*kinds, variables=variables)
+    network, other, _ = make(*kinds, variables=variables)
     graphed = GraphedStep(other, training)
     order = torch.Generator().manual_seed(1)
     for size in (5, 4, 5, 5, 4):
@@ -75,7 +78,7 @@ def test_graphed_steps_of_changing_size_are_those_of_eager_steps() -> None:
 def test_what_cannot_be_captured_is_run_eagerly(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    _, step, _ = make()
+    _, step, _ = make("lstm")
     on_gpu = SimpleNamespace(device=SimpleNamespace(type="cuda"), series=SimpleNamespace(is_cuda=True))
 
     def fail(_: GraphedStep) -> None:
@@ -88,7 +91,7 @@ def test_what_cannot_be_captured_is_run_eagerly(
 
 @pytest.mark.parametrize(("gpus", "processes", "on_gpu"), [(2, 1, True), (1, 2, True), (1, 1, False)])
 def test_a_graph_needs_one_gpu_that_holds_the_data(gpus: int, processes: int, on_gpu: bool) -> None:
-    _, step, _ = make()
+    _, step, _ = make("lstm")
     step.processes = processes
     training = SimpleNamespace(device=SimpleNamespace(type="cuda"), series=SimpleNamespace(is_cuda=on_gpu))
     assert capture_step(step, training, gpus=gpus) is None  # type: ignore[arg-type]

@@ -5,6 +5,12 @@ from container.hyperparameters import Hyperparameters, help_text, markdown_table
 
 DEFAULTS = {
     "task": "auto",
+    "num-variables": 1,
+    "recurrent": "lstm",
+    "convolutions": "true",
+    "dimension-shuffle": "true",
+    "squeeze-excite": "auto",
+    "ensemble-size": 1,
     "num-layers": 1,
     "hidden-size": 8,
     "dropout": 0.8,
@@ -49,6 +55,37 @@ def test_numbers_come_in_all_encodings(text: str) -> None:
 @pytest.mark.parametrize("text", ["one-cycle", '"one-cycle"', "One-Cycle"])
 def test_choices_come_in_all_encodings(text: str) -> None:
     assert parse_hyperparameters({"lr-schedule": text}).lr_schedule == "one-cycle"
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        *((value, "true") for value in (True, "true", '"true"', "True", '"True"', "TRUE", " true ")),
+        *((value, "false") for value in (False, "false", '"false"', "False", '"False"', "FALSE")),
+    ],
+)
+@pytest.mark.parametrize("name", ["convolutions", "dimension-shuffle", "squeeze-excite"])
+def test_switches_come_in_all_encodings(name: str, value: object, expected: str) -> None:
+    assert parse_hyperparameters({name: value}).model_dump(by_alias=True)[name] == expected
+
+
+@pytest.mark.parametrize("kind", ["lstm", "alstm", "gru", "rnn", "dense", "none"])
+def test_kinds_of_recurrent_blocks_come_in_all_encodings(kind: str) -> None:
+    for text in (kind, f'"{kind}"', kind.upper(), f" {kind} "):
+        assert parse_hyperparameters({"recurrent": text}).recurrent == kind
+
+
+def test_shape_and_size_of_the_network_come_in_all_encodings() -> None:
+    for three in ("3", '"3"', "3.0", 3):
+        settings = parse_hyperparameters({"num-variables": three, "ensemble-size": three})
+        assert (settings.num_variables, settings.ensemble_size) == (3, 3)
+
+
+def test_either_part_of_the_network_can_be_left_out_but_not_both() -> None:
+    assert parse_hyperparameters({"recurrent": "none"}).convolutions == "true"
+    assert parse_hyperparameters({"convolutions": "false"}).recurrent == "lstm"
+    with pytest.raises(UserError, match="recurrent=none with convolutions=false leaves no network; change one of them"):
+        parse_hyperparameters({"recurrent": '"none"', "convolutions": False})
 
 
 def test_plain_json_numbers_are_accepted() -> None:
@@ -101,6 +138,15 @@ def test_what_the_platform_adds_is_ignored() -> None:
         ("fine-tune-rounds", "11"),
         ("validation-fraction", "0.91"),
         ("checkpoint-minutes", "-1"),
+        ("num-variables", "0"),
+        ("num-variables", "10001"),
+        ("recurrent", "transformer"),
+        ("convolutions", "auto"),
+        ("convolutions", "1"),
+        ("dimension-shuffle", "no"),
+        ("squeeze-excite", "yes"),
+        ("ensemble-size", "0"),
+        ("ensemble-size", "101"),
     ],
 )
 def test_values_out_of_range_are_refused_with_name_value_and_range(name: str, text: str) -> None:

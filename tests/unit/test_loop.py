@@ -3,13 +3,13 @@ import itertools
 import logging
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from container.errors import UserError
 from container.hyperparameters import Hyperparameters, parse_hyperparameters
@@ -17,35 +17,26 @@ from training.checkpoint import Checkpoints
 from training.data import Dataset
 from training.devices import Placement
 from training.loop import Fitted, Loop, Schedule
-from training.model import LSTMFCN
+from training.model import LSTMFCN, make_network
 from training.stop import StopBeforeTraining, StopSignal
 
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """Networks this small only wait for further threads where others use the cores, too."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
+SMALL = {"hidden-size": "2", "filters-1": "4", "filters-2": "4", "filters-3": "4"}
 CPU = Placement(torch.device("cpu"), gpus=0, bfloat16=False)
 
 
-def make_set(rows: int = 24, length: int = 16, seed: int = 0) -> Dataset:
+def make_set(rows: int = 24, length: int = 16, seed: int = 0, variables: int = 1) -> Dataset:
     """Ramps up and down with noise."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.arange(rows) % 2
-    ramps = (1.0 - 2.0 * labels)[:, None] * torch.linspace(-1, 1, length)
-    return Dataset((ramps + 0.3 * torch.randn(rows, length, generator=generator))[:, None], labels)
+    ramps = (1.0 - 2.0 * labels)[:, None, None] * torch.linspace(-1, 1, length)
+    return Dataset(ramps + 0.3 * torch.randn(rows, variables, length, generator=generator), labels)
 
 
 def train(
     training: Dataset, validation: Dataset | None = None, stop: StopSignal | None = None, **settings: Any
-) -> tuple[LSTMFCN, Fitted]:
+) -> tuple[nn.Module, Fitted]:
     loop = make_loop(training, validation, stop, **settings)
-    return loop.network, loop.fit()  # type: ignore[return-value]
+    return loop.network, loop.fit()
 
 
 def make_loop(
@@ -57,10 +48,10 @@ def make_loop(
     **settings: Any,
 ) -> Loop:
     """A loop over a small network; hyperparameters are written with underscores for dashes."""
-    torch.manual_seed(weights_seed)
-    network = LSTMFCN(training.series.shape[-1], 2, hidden_size=2, filters=(4, 4, 4))
     names = {name.replace("_", "-"): value for name, value in settings.items()}
-    parsed = parse_hyperparameters({"epochs": "5", "lr": "0.01", **names})
+    parsed = parse_hyperparameters(SMALL | {"epochs": "5", "lr": "0.01"} | names)
+    _, variables, length = training.series.shape
+    network = make_network(parsed.model_copy(update={"seed": weights_seed}), variables, length, 2)
     weights = torch.ones(2) if training.labels.ndim == 1 else torch.ones(2, 2)
     stop = stop or StopSignal()
     return Loop(network, training, validation, weights, parsed, CPU, stop, checkpoints=checkpoints)
@@ -97,6 +88,22 @@ def test_without_validation_the_epoch_of_the_lowest_training_loss_is_kept(caplog
 
 def test_it_learns() -> None:
     _, fitted = train(make_set(), make_set(seed=1), epochs="60")
+    assert fitted.metrics["valid_accuracy"] >= 0.95
+
+
+@pytest.mark.parametrize(
+    ("variables", "settings"),
+    [
+        (1, {"recurrent": "gru", "convolutions": "false", "dimension_shuffle": "false", "hidden_size": "8"}),
+        (2, {"recurrent": "alstm", "squeeze_excite": "true"}),
+        (2, {"recurrent": "none"}),
+        (1, {"recurrent": "dense", "convolutions": "false", "dropout": "0.1"}),
+        (2, {"ensemble_size": "2"}),
+    ],
+)
+def test_all_of_the_family_learns(variables: int, settings: dict[str, Any]) -> None:
+    training, validation = (make_set(variables=variables, seed=seed) for seed in (0, 1))
+    _, fitted = train(training, validation, epochs="40", lr="0.02", **({"dropout": "0.2"} | settings))
     assert fitted.metrics["valid_accuracy"] >= 0.95
 
 
@@ -311,6 +318,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "constant": {"lr_schedule": "constant"},
     "fine-tuning": {"lr_schedule": "one-cycle", "fine_tune_rounds": "2", "epochs": "2"},
     "early stopping": {"early_stopping_patience": "1", "fine_tune_rounds": "1", "lr": "0.5", "epochs": "4"},
+    "ensemble": {"ensemble_size": "2", "recurrent": "gru", "dimension_shuffle": "false"},
 }
 
 
@@ -356,6 +364,7 @@ class TestResuming:
     @staticmethod
     def assert_same(loop: Loop, fitted: Fitted, expected_loop: Loop, expected: Fitted) -> None:
         assert fitted == expected
+        assert loop.history == expected_loop.history
         weights, expected_weights = loop.network.state_dict(), expected_loop.network.state_dict()
         assert all(torch.equal(weights[name], expected_weights[name]) for name in expected_weights)
 

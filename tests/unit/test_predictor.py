@@ -3,9 +3,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
+from numpy.typing import NDArray
 
+from container import artifact
+from container.artifact import Metadata, Scaling
 from container.errors import UserError
 from serving.decode import decode
 from serving.negotiation import CSV
@@ -70,3 +74,47 @@ def test_a_model_of_version_1_has_no_explanation(tmp_path: Path) -> None:
     shutil.copytree(GOLDEN.parent / "v1" / "model", tmp_path / "model")
     predictor = Predictor(tmp_path / "model", threads=1)
     assert predictor.predict(np.zeros((3, 1, 16))).explanation.shape == (3, 0)
+
+
+# A classifier that can be checked by hand: its classes are the variables, the most probable one has the largest mean.
+GRAPH_OF_VARIABLES = """
+<ir_version: 10, opset_import: ["" : 18]>
+classifier (double[batch, 3, 2] series) => (float[batch, 3] probabilities, float[batch, 2] explanation)
+{
+    values = Cast <to = 1> (series)
+    steps_axis = Constant <value_ints = [2]> ()
+    variables_axis = Constant <value_ints = [1]> ()
+    means = ReduceMean <keepdims = 0> (values, steps_axis)
+    probabilities = Softmax <axis = 1> (means)
+    explanation = ReduceSum <keepdims = 0> (values, variables_axis)
+}
+"""
+
+
+def save_model_of_variables(folder: Path, columns: list[str] | None = None) -> Path:
+    """A model for series of three variables and two time steps, whose classes are the variables."""
+    metadata = Metadata(
+        classes=["y_a", "y_b", "y_c"],
+        columns=columns,
+        num_variables=3,
+        length=2,
+        scaling=Scaling(method="none"),
+        hyperparameters={},
+        metrics={},
+        versions={},
+    )
+    graph = onnx.parser.parse_model(GRAPH_OF_VARIABLES)
+    onnx.checker.check_model(graph)
+    artifact.save(folder, metadata, graph.SerializeToString(), b"")
+    return folder
+
+
+@pytest.mark.parametrize("count", [0, 1, BLOCK + 1])
+def test_series_of_several_variables(tmp_path: Path, count: int) -> None:
+    predictor = Predictor(save_model_of_variables(tmp_path), threads=2)
+    series: NDArray[np.float64] = np.random.default_rng(0).normal(size=(count, 3, 2))
+    found = predictor.predict(series)
+    assert found.probabilities.shape == (count, 3)
+    assert found.explanation.shape == (count, 2)
+    assert found.most_probable.tolist() == series.mean(axis=2).argmax(axis=1).tolist()
+    np.testing.assert_allclose(found.explanation, series.sum(axis=1), atol=1e-5)

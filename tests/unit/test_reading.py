@@ -13,24 +13,28 @@ from training.reading import ParallelReader, Progress
 ROWS = "".join(f"{k % 3},{k},{k / 7:.3f},-1e-3\n" for k in range(2000))
 
 
-def read(kind: type[SeriesReader], text: str) -> list[tuple[list[int], list[str], list[list[float]]]]:
+def read(
+    kind: type[SeriesReader], text: str, variables: int | None = None
+) -> list[tuple[list[int], list[str], list[list[list[float]]]]]:
     """Rows, labels and values of each block, in small blocks."""
-    reader = kind(io.BytesIO(text.encode()), "f", block_bytes=4096)
+    reader = kind(io.BytesIO(text.encode()), "f", variables=variables, block_bytes=4096)
     return [(list(block.rows), block.labels, block.series.tolist()) for block in reader]
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("text", "variables"),
     [
-        ROWS,
-        ROWS.replace("\n777 ", '\n"7" ').replace("0,777,", '"0",777,'),  # one block needs the careful parser
-        "y1,x1,x2,x3\n" + "".join(f"{k % 2},{k},{k / 7:.3f},-1e-3\n" for k in range(2000)),
-        "a,1,2\nb,3,4",
-        "",
+        (ROWS, None),
+        (ROWS.replace("\n777 ", '\n"7" ').replace("0,777,", '"0",777,'), None),  # one block needs the careful parser
+        ("y1,x1,x2,x3\n" + "".join(f"{k % 2},{k},{k / 7:.3f},-1e-3\n" for k in range(2000)), None),
+        (ROWS, 3),
+        ("x_a_0,y1,x_b_0,x_b_1,x_a_1\n" + "".join(f"{k},1,{k / 7:.3f},-1e-3,.5\n" for k in range(2000)), None),
+        ("a,1,2\nb,3,4", None),
+        ("", None),
     ],
 )
-def test_several_processes_read_what_one_reads(text: str) -> None:
-    assert read(ParallelReader, text) == read(SeriesReader, text)
+def test_several_processes_read_what_one_reads(text: str, variables: int | None) -> None:
+    assert read(ParallelReader, text, variables) == read(SeriesReader, text, variables)
 
 
 def test_several_processes_find_the_same_mistake() -> None:
@@ -60,12 +64,14 @@ def test_a_large_channel_ends_up_as_a_small_one_does(tmp_path: Path, monkeypatch
     from training.distributed import Group
 
     path = tmp_path / "f.csv"
-    path.write_text(ROWS)
+    path.write_text("".join(f"{k % 3},{k},{k / 7:.3f},-1e-3,{-k},{k % 7},.5\n" for k in range(2000)))
+    settings = parse_hyperparameters({"num-variables": "3"})
     channels = {"training": Source("training", tmp_path, (path,))}
-    small = load(channels, parse_hyperparameters({}), Group())
+    small = load(channels, settings, Group())
     monkeypatch.setattr(reading, "LARGE_BYTES", 1)
     monkeypatch.setattr(reading, "available_cores", lambda: 2)
-    large = load(channels, parse_hyperparameters({}), Group())
+    large = load(channels, settings, Group())
     assert large.problem.classes == small.problem.classes
-    np.testing.assert_allclose(large.training.series, small.training.series, atol=1e-6)
+    assert small.training.series.shape == (2000, 3, 2)
+    np.testing.assert_array_equal(large.training.series, small.training.series)
     np.testing.assert_array_equal(large.training.labels, small.training.labels)

@@ -5,7 +5,7 @@ from sklearn.metrics import log_loss
 from torch import Tensor, nn
 
 from training.data import Dataset
-from training.model import LSTMFCN
+from training.model import LSTMFCN, Ensemble, join_logits
 from training.step import TrainingStep, capture_step, count_correct, make_optimizer, weighted_loss
 
 
@@ -115,10 +115,81 @@ def test_what_multiplies_zeros_is_left_out_of_the_optimizer() -> None:
     optimizer = make_optimizer(network, 0.01)
     in_optimizer = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     left_out = {name for name, parameter in network.named_parameters() if id(parameter) not in in_optimizer}
-    assert left_out == {"lstm.0.weight_hh_l0", "lstm.0.bias_hh_l0"}
+    assert left_out == {"recurrent.0.weight_hh_l0", "recurrent.0.bias_hh_l0"}
 
 
 def test_on_a_cpu_nothing_is_captured() -> None:
     network = make_network()
     training = Dataset(torch.zeros(2, 1, 8), torch.tensor([0, 1]))
     assert capture_step(make_step(network), training, gpus=0) is None
+
+
+class TestEnsemble:
+    """The networks of an ensemble are trained together, each as if it were alone."""
+
+    series = torch.randn(6, 3, 8, generator=torch.Generator().manual_seed(0))
+    labels = pytest.mark.parametrize(
+        ("labels", "class_weights"),
+        [
+            (torch.arange(6) % 2, torch.tensor([0.5, 2.0])),
+            (torch.eye(2).repeat(3, 1), torch.tensor([[0.5, 2.0], [1.0, 3.0]])),
+        ],
+        ids=["shared", "independent"],
+    )
+
+    @staticmethod
+    def make(size: int = 3) -> list[LSTMFCN]:
+        torch.manual_seed(0)
+        kinds = ("lstm", "alstm", "gru")
+        members = [LSTMFCN(8, 2, 3, kind, hidden_size=2, filters=(3, 4, 3), dropout=0.0) for kind in kinds[:size]]
+        for member in members:
+            nn.init.normal_(member.linear.weight)
+        return members
+
+    @labels
+    def test_each_member_has_the_gradient_that_it_has_alone(self, labels: Tensor, class_weights: Tensor) -> None:
+        together, alone = Ensemble(self.make()).train(), self.make()
+        TrainingStep(together, make_optimizer(together, 0.01), class_weights).compute_gradients(self.series, labels, 6)
+        for member, single in zip(together.members, alone, strict=True):
+            step = TrainingStep(single.train(), make_optimizer(single, 0.01), class_weights)
+            step.compute_gradients(self.series, labels, 6)
+            for found, expected in zip(member.parameters(), single.parameters(), strict=True):
+                if expected.requires_grad:
+                    torch.testing.assert_close(found.grad, expected.grad)
+
+    @labels
+    def test_after_some_steps_each_member_is_what_it_is_alone(self, labels: Tensor, class_weights: Tensor) -> None:
+        together, alone = Ensemble(self.make()).train(), self.make()
+        for network in (together, *alone):
+            # Adam would blow up what is rounded differently: the gradients of biases that the batch's mean undoes.
+            optimizer = torch.optim.SGD([p for p in network.parameters() if p.requires_grad], lr=0.1, momentum=0.5)
+            step = TrainingStep(network.train(), optimizer, class_weights)
+            for size in (6, 4, 6):
+                step(self.series[:size], labels[:size])
+        before = self.make()
+        for k, single in enumerate(alone):
+            found = together.members[k].state_dict()
+            torch.testing.assert_close(found, single.state_dict())
+            assert not torch.equal(found["linear.weight"], before[k].linear.weight)
+
+    @labels
+    def test_the_loss_is_the_mean_of_theirs_and_they_decide_together(
+        self, labels: Tensor, class_weights: Tensor
+    ) -> None:
+        members = self.make()
+        together = Ensemble(self.make()).train()
+        step = TrainingStep(together, make_optimizer(together, 0.01), class_weights)
+        logits = torch.stack([member.train()(self.series) for member in members], dim=1)
+        loss, correct = step(self.series, labels).tolist()
+        losses = [weighted_loss(logits[:, k], labels, class_weights).item() for k in range(3)]
+        assert len({round(value, 3) for value in losses}) == 3
+        assert loss == pytest.approx(np.mean(losses), rel=1e-5)
+        assert correct == count_correct(join_logits(logits, labels.ndim > 1), labels).item()
+
+    @labels
+    def test_a_step_without_series_takes_part(self, labels: Tensor, class_weights: Tensor) -> None:
+        together = Ensemble(self.make()).train()
+        step = TrainingStep(together, make_optimizer(together, 0.01), class_weights)
+        assert step(self.series[:0], labels[:0], 5).tolist() == [0, 0]
+        trained = [parameter for parameter in together.parameters() if parameter.requires_grad]
+        assert all(parameter.grad is not None and not parameter.grad.any() for parameter in trained)

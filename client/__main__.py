@@ -1,0 +1,75 @@
+"""`lstm-fcn`: from a CSV file to a trained classifier and its predictions, here or on SageMaker."""
+
+import importlib
+import sys
+from typing import Any
+
+import click
+
+from container import __version__
+from container.errors import UserError
+
+# Where each command is; it is loaded when it is called, so that the others need not be installed.
+COMMANDS = {
+    "train": ("client.local:train", "Train a classifier on CSV files."),
+    "predict": ("client.local:predict", "Predict the series of a CSV file."),
+    "evaluate": ("client.local:evaluate", "Measure a model on labelled series."),
+    "visualize": ("client.local:visualize", "Draw what a model looks at."),
+    "serve": ("client.local:serve", "Serve a model over HTTP, with a page to try it."),
+    "transform": ("client.local:transform", "Predict whole folders of files of any size."),
+    "tune": ("client.tune:tune", "Search for good hyperparameters."),
+    "benchmark": ("client.local:benchmark", "Import an archive, measure accuracies over it, compare them."),
+    "sagemaker": ("client.sagemaker.commands:sagemaker", "Train, tune, deploy and predict on Amazon SageMaker."),
+}
+EXTRAS = {"tune": "tuning", "sagemaker": "sagemaker"}  # of the package, where a command needs more than the usual
+
+
+class Commands(click.Group):
+    """The commands of `COMMANDS`."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
+        try:
+            command: click.Command = getattr(importlib.import_module(module), attribute)
+        except ModuleNotFoundError as error:
+            extra = EXTRAS.get(cmd_name, "training,serving")
+            raise UserError(
+                f"{cmd_name} needs the package {error.name}, which is not installed: pip install 'lstm-fcn[{extra}]'."
+            ) from error
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """The list in `--help`, without loading any command."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.group(cls=Commands, help=__doc__, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="lstm-fcn")
+def lstm_fcn() -> None:
+    pass
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; returns the exit code, 2 if the user can mend what is wrong."""
+    try:
+        code: Any = lstm_fcn.main(arguments, prog_name="lstm-fcn", standalone_mode=False)
+    except UserError as error:
+        click.echo(f"Error: {error}", err=True)
+        return UserError.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except click.Abort:
+        click.echo("Aborted.", err=True)
+        return 130
+    return code if isinstance(code, int) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

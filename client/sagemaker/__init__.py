@@ -1,0 +1,1 @@
+"""Training, tuning, deploying and predicting on Amazon SageMaker."""

@@ -1,0 +1,114 @@
+"""The page on which a person tries the model, without a browser: when it is there, and what it may do."""
+
+import base64
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+
+from container.artifact import Metadata
+from container.errors import UserError
+from serving.app import create_app
+from serving.page import render
+from serving.predictor import Predictor
+from serving.settings import MEBIBYTE, Settings
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+
+
+def make_client(model: str = "v2", **environment: str) -> FlaskClient:
+    predictor = Predictor(GOLDEN / model / "model", threads=1)
+    return create_app(predictor, Settings.from_environment(environment)).test_client()
+
+
+def load_metadata(model: str = "v2", **changes: object) -> Metadata:
+    metadata = Metadata.model_validate_json((GOLDEN / model / "model" / "model.json").read_bytes())
+    return metadata.model_copy(update=changes)
+
+
+def facts_in(html: str) -> dict[str, Any]:
+    """What the page says of the model, as a browser finds it."""
+    (text,) = re.findall('<script id="model" type="application/json">(.*?)</script>', html, re.DOTALL)
+    found: dict[str, Any] = json.loads(text)
+    return found
+
+
+def policy_of(headers: dict[str, str]) -> dict[str, str]:
+    parts = (part.partition(" ") for part in headers["Content-Security-Policy"].split("; "))
+    return {name: value for name, _, value in parts}
+
+
+@pytest.mark.parametrize("environment", [{}, {"LSTM_FCN_PAGE": "false"}, {"LSTM_FCN_PAGE": ""}])
+def test_without_being_asked_for_it_is_not_there(environment: dict[str, str]) -> None:
+    reply = make_client(**environment).get("/")
+    assert reply.status_code == 404
+    assert reply.text == (
+        "Not Found; this server answers GET /ping, POST /invocations and GET /execution-parameters.\n"
+    )
+
+
+def test_it_is_there_when_asked_for() -> None:
+    client = make_client(LSTM_FCN_PAGE="True")
+    reply = client.get("/")
+    assert (reply.status_code, reply.content_type) == (200, "text/html; charset=utf-8")
+    assert reply.text.startswith("<!DOCTYPE html>")
+    assert reply.headers["X-Content-Type-Options"] == "nosniff"
+    assert client.get("/ping").status_code == 200
+    assert client.post("/").status_code == 405
+    assert "this server answers GET /, GET /ping, POST" in client.get("/page.html").text
+
+
+def test_a_wrong_setting_is_named() -> None:
+    with pytest.raises(UserError, match="LSTM_FCN_PAGE=yes must be true or false"):
+        Settings.from_environment({"LSTM_FCN_PAGE": "yes"})
+
+
+def test_the_browser_runs_this_script_and_style_only() -> None:
+    html, headers = render(load_metadata(), MEBIBYTE)
+    policy = policy_of(headers)
+    assert policy["default-src"] == "'none'"
+    assert policy["connect-src"] == "'self'"
+    assert "unsafe" not in headers["Content-Security-Policy"]
+    for tag in ("script", "style"):
+        (content,) = re.findall(f"<{tag}>(.*?)</{tag}>", html, re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
+        assert policy[f"{tag}-src"] == f"'sha256-{digest}'"
+
+
+def test_it_needs_nothing_else() -> None:
+    html, _ = render(load_metadata(), MEBIBYTE)
+    assert re.findall(r"[a-z]+://[^\"']*", html) == ["http://www.w3.org/2000/svg"]  # a name, not an address
+    assert re.findall(r"(?:src|href)=\"([^\"]*)\"", html) == ["data:,"]
+    assert not re.findall(r"@import|url\(|\sstyle=|\son[a-z]+=|innerHTML|eval\(", html)
+
+
+def test_what_it_knows_of_the_model() -> None:
+    facts = facts_in(render(load_metadata(), MEBIBYTE)[0])
+    assert facts["classes"] == ["y_rises", "y_falls", "y_high"]
+    assert facts["columns"] == [f"x{k}" for k in range(16)]
+    assert (facts["length"], facts["variables"], facts["takes"]) == (16, 1, "series of 16 values")
+    assert (facts["missing_values"], facts["length_policy"]) == ("interpolate", "error")
+    assert (facts["explains"], facts["version"], facts["max_body"]) == (True, "0.1.0", MEBIBYTE)
+
+
+def test_models_without_an_explanation() -> None:
+    earlier = facts_in(render(load_metadata("v1"), MEBIBYTE)[0])
+    assert (earlier["explains"], "earlier release" in earlier["no_explanation"]) == (False, True)
+    recurrent = facts_in(render(load_metadata(explains=False), MEBIBYTE)[0])
+    assert (recurrent["explains"], "no convolutions" in recurrent["no_explanation"]) == (False, True)
+
+
+@pytest.mark.parametrize(
+    "label",
+    ["</script><script>alert(1)</script>", "<!--<script>", "{{ model }}", '"\\"', "\u2028", "a\nb", "<img src=x>"],
+)
+def test_a_label_stays_a_label(label: str) -> None:
+    plain, headers = render(load_metadata(classes=["a", "b", "c"]), MEBIBYTE)
+    html, same_headers = render(load_metadata(classes=[label, "b", "c"]), MEBIBYTE)
+    assert facts_in(html)["classes"] == [label, "b", "c"]
+    assert html.count("<") == plain.count("<")
+    assert headers == same_headers

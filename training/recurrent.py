@@ -1,0 +1,260 @@
+"""The recurrent blocks of the family: LSTM, attention LSTM, GRU, plain RNN, and a dense layer in their place.
+
+Each layer takes a sequence `[B, S, F]` from a zero state to its outputs `[B, S, hidden_size]`, or to the last of them
+`[B, hidden_size]`. With dimension shuffle and one variable there is one step only (S = 1): then the recurrent weights
+multiply zeros, and one matrix product with the input weights is all there is. Same parameters and result as the layers
+of torch, faster.
+
+As in Keras: Glorot-uniform input weights, orthogonal recurrent weights, one bias vector (the second one of torch's
+layers stays zero and is not trained), forget bias 1.
+"""
+
+from typing import NamedTuple, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+ATTENTION_OPERATOR = "lstm_fcn::AttentionLSTM"  # in a graph until `training.export` puts a loop in its place
+
+
+def make_layer(kind: str, features: int, hidden_size: int, steps: int, last: bool) -> nn.Module:
+    """A layer of the kind `lstm`, `alstm`, `gru`, `rnn` or `dense`.
+
+    Args:
+        kind: as the hyperparameter `recurrent` names it.
+        features: F.
+        hidden_size: cells.
+        steps: S.
+        last: no other recurrent layer follows, so that only the last output counts.
+    """
+    if kind == "dense":
+        return Dense(features, hidden_size, steps)
+    return LAYERS[kind](features, hidden_size, steps, last)
+
+
+class _Layer:
+    """What LSTM, GRU and RNN share: how they start, and how they run over a sequence.
+
+    Mixed in before the layer of torch.
+    """
+
+    weight_ih_l0: nn.Parameter
+    weight_hh_l0: nn.Parameter
+    bias_ih_l0: nn.Parameter
+    bias_hh_l0: nn.Parameter
+    operator: str  # in ONNX
+    gates: tuple[int, ...]  # where ONNX' gates stand among those of torch
+    attributes: dict[str, int]
+
+    def __init__(self, features: int, hidden_size: int, steps: int, last: bool) -> None:
+        super().__init__(features, hidden_size, batch_first=True)  # type: ignore[call-arg]  # nn.RNNBase follows
+        self.steps = steps
+        self.last = last
+        nn.init.xavier_uniform_(self.weight_ih_l0)
+        nn.init.orthogonal_(self.weight_hh_l0)
+        nn.init.zeros_(self.bias_ih_l0)
+        nn.init.zeros_(self.bias_hh_l0).requires_grad_(False)
+        if steps == 1:
+            self.weight_hh_l0.requires_grad_(False)  # multiplies zeros
+
+    def forward(self, sequence: Tensor) -> Tensor:
+        if self.steps == 1:
+            gates = F.linear(sequence[:, 0], self.weight_ih_l0, self.bias_ih_l0 + self.bias_hh_l0)
+            output = self.first_output(gates)
+            return output if self.last else output.unsqueeze(1)
+        exporting = torch.onnx.is_in_onnx_export()
+        outputs = self._as_onnx(sequence) if exporting else super().forward(sequence)[0]  # type: ignore[misc]
+        return outputs[:, -1] if self.last else outputs
+
+    def first_output(self, gates: Tensor) -> Tensor:
+        """What the first step gives from a zero state: `[B, gates * hidden_size]` to `[B, hidden_size]`."""
+        raise NotImplementedError
+
+    def _as_onnx(self, sequence: Tensor) -> Tensor:
+        """ONNX' own operator; torch's exporter would write all steps one after the other."""
+
+        def order(weights: Tensor) -> Tensor:
+            parts = weights.chunk(len(self.gates))
+            return torch.cat([parts[k] for k in self.gates]).unsqueeze(0)
+
+        biases = torch.cat([order(self.bias_ih_l0), order(self.bias_hh_l0)], dim=1)
+        hidden_size = self.weight_hh_l0.shape[1]
+        outputs = torch.onnx.ops.symbolic(
+            self.operator,
+            (sequence.transpose(0, 1), order(self.weight_ih_l0), order(self.weight_hh_l0), biases),
+            attrs={"hidden_size": hidden_size, **self.attributes},
+            dtype=torch.float32,
+            shape=(self.steps, 1, sequence.shape[0], hidden_size),
+            version=18,
+        )
+        # Not `outputs[:, 0].transpose(0, 1)`: of several recurrences over one sequence, OpenVINO gets all but the last
+        # wrong if it finds its own order of the axes before and after them.
+        return outputs.permute(2, 0, 1, 3)[:, :, 0]
+
+
+class LSTM(_Layer, nn.LSTM):  # type: ignore[misc]
+    """An LSTM layer."""
+
+    operator, gates, attributes = "LSTM", (0, 3, 1, 2), {}
+
+    def __init__(self, features: int, hidden_size: int, steps: int = 1, last: bool = True) -> None:
+        super().__init__(features, hidden_size, steps, last)
+        with torch.no_grad():
+            self.bias_ih_l0[hidden_size : 2 * hidden_size] = 1.0
+
+    def first_output(self, gates: Tensor) -> Tensor:
+        return _lstm_cell(gates, None)[0]
+
+
+class GRU(_Layer, nn.GRU):  # type: ignore[misc]
+    """A GRU layer; of the two variants in use, that of torch and cuDNN, whose reset comes after the product."""
+
+    operator, gates, attributes = "GRU", (1, 0, 2), {"linear_before_reset": 1}
+
+    def __init__(self, features: int, hidden_size: int, steps: int = 1, last: bool = True) -> None:
+        super().__init__(features, hidden_size, steps, last)
+
+    def first_output(self, gates: Tensor) -> Tensor:
+        _, update, new = gates.chunk(3, dim=-1)
+        return (1 - update.sigmoid()) * new.tanh()
+
+
+class RNN(_Layer, nn.RNN):  # type: ignore[misc]
+    """A plain recurrent layer with tanh."""
+
+    operator, gates, attributes = "RNN", (0,), {}
+
+    def __init__(self, features: int, hidden_size: int, steps: int = 1, last: bool = True) -> None:
+        super().__init__(features, hidden_size, steps, last)
+
+    def first_output(self, gates: Tensor) -> Tensor:
+        return gates.tanh()
+
+
+class Attention(NamedTuple):
+    """What an attention LSTM looked at in each of its S steps.
+
+    weights: how it shared its attention among the S steps of its input, `[B, S, S]`; the shares of a step add up to 1.
+    contexts: the context vectors, the input averaged with these weights, `[B, S, F]`.
+    """
+
+    weights: Tensor
+    contexts: Tensor
+
+
+class AttentionLSTM(nn.Module):
+    """The attention LSTM of Karim et al. 2017 (after Bahdanau et al. 2014), as in their Keras code.
+
+    Before each step the cells look at the whole input: its steps, weighed by how well they go with the state, are
+    averaged to a context vector, which the gates read beside the step's own input. With a single step the one weight
+    is 1 and the context vector is the input itself.
+
+    As there: orthogonal attention weights, zero biases, the forget gate's too, and a zero vector `attention_score`.
+    """
+
+    weight_ih: nn.Parameter
+    weight_hh: nn.Parameter
+    weight_context: nn.Parameter
+    attention_input: nn.Parameter
+    attention_hidden: nn.Parameter
+
+    def __init__(self, features: int, hidden_size: int, steps: int = 1, last: bool = True) -> None:
+        super().__init__()
+        self.steps = steps
+        self.last = last
+        shapes = {"weight_ih": (4 * hidden_size, features), "weight_hh": (4 * hidden_size, hidden_size)}
+        shapes |= {"weight_context": (4 * hidden_size, features), "attention_input": (hidden_size, features)}
+        shapes |= {"attention_hidden": (hidden_size, hidden_size)}
+        for name, shape in shapes.items():
+            parameter = nn.Parameter(torch.empty(shape))
+            (nn.init.xavier_uniform_ if name == "weight_ih" else nn.init.orthogonal_)(parameter)
+            self.register_parameter(name, parameter)
+        self.bias = nn.Parameter(torch.zeros(4 * hidden_size))
+        self.attention_bias = nn.Parameter(torch.zeros(hidden_size))
+        self.attention_score = nn.Parameter(torch.zeros(hidden_size))
+        if steps == 1:
+            for name in ("weight_hh", "attention_input", "attention_hidden", "attention_bias", "attention_score"):
+                self.get_parameter(name).requires_grad_(False)  # nothing depends on them
+
+    def forward(self, sequence: Tensor) -> Tensor:
+        if self.steps == 1:
+            output = _lstm_cell(self._read_input(sequence) + F.linear(sequence, self.weight_context), None)[0]
+            return output[:, 0] if self.last else output
+        outputs = self._as_onnx(sequence) if torch.onnx.is_in_onnx_export() else self._run(sequence)[0]
+        return outputs[:, -1] if self.last else outputs
+
+    def attend(self, sequence: Tensor) -> Attention:
+        """What the layer looks at in `[B, S, F]`."""
+        return self._run(sequence)[1]
+
+    def _run(self, sequence: Tensor) -> tuple[Tensor, Attention]:
+        read = self._read_input(sequence)
+        keys = F.linear(sequence, self.attention_input, self.attention_bias)
+        hidden = cell = sequence.new_zeros(sequence.shape[0], self.attention_score.shape[0])
+        outputs, weights, contexts = [], [], []
+        for step in range(self.steps):
+            query = F.linear(hidden, self.attention_hidden).unsqueeze(1)
+            weight = torch.matmul(torch.tanh(keys + query), self.attention_score).softmax(dim=1)
+            context = torch.matmul(weight.unsqueeze(1), sequence).squeeze(1)
+            gates = read[:, step] + F.linear(hidden, self.weight_hh) + F.linear(context, self.weight_context)
+            hidden, cell = _lstm_cell(gates, cell)
+            outputs.append(hidden)
+            weights.append(weight)
+            contexts.append(context)
+        return torch.stack(outputs, dim=1), Attention(torch.stack(weights, dim=1), torch.stack(contexts, dim=1))
+
+    def _read_input(self, sequence: Tensor) -> Tensor:
+        return F.linear(sequence, self.weight_ih, self.bias)
+
+    def _as_onnx(self, sequence: Tensor) -> Tensor:
+        """One operator for all steps; `training.export` says what it does."""
+        hidden_size = self.attention_score.shape[0]
+        start = sequence.new_zeros(sequence.shape[0], hidden_size)
+        outputs = torch.onnx.ops.symbolic(
+            ATTENTION_OPERATOR,
+            (
+                start,
+                self._read_input(sequence).transpose(0, 1),
+                sequence,
+                F.linear(sequence, self.attention_input, self.attention_bias),
+                self.weight_hh.t(),
+                self.weight_context.t(),
+                self.attention_hidden.t(),
+                self.attention_score.unsqueeze(1),
+            ),
+            dtype=torch.float32,
+            shape=(self.steps, sequence.shape[0], hidden_size),
+            version=1,
+        )
+        return outputs.transpose(0, 1)
+
+
+class Dense(nn.Linear):
+    """A dense layer with sigmoid in place of a recurrent one (Karim et al. 2019, "Insights into LSTM Fully
+    Convolutional Networks"): it reads all steps at once.
+    """
+
+    def __init__(self, features: int, hidden_size: int, steps: int = 1) -> None:
+        super().__init__(features * steps, hidden_size)
+        nn.init.xavier_uniform_(self.weight)
+        nn.init.zeros_(cast(Tensor, self.bias))
+
+    def forward(self, sequence: Tensor) -> Tensor:
+        return super().forward(sequence.flatten(1)).sigmoid()
+
+
+LAYERS: dict[str, type[LSTM | AttentionLSTM | GRU | RNN]] = {
+    "lstm": LSTM,
+    "alstm": AttentionLSTM,
+    "gru": GRU,
+    "rnn": RNN,
+}
+
+
+def _lstm_cell(gates: Tensor, cell: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Hidden and cell state after one step; a `cell` state of None is zero."""
+    input_gate, forget_gate, new, output_gate = gates.chunk(4, dim=-1)
+    kept = input_gate.sigmoid() * new.tanh()
+    state = kept if cell is None else forget_gate.sigmoid() * cell + kept
+    return output_gate.sigmoid() * state.tanh(), state
