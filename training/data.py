@@ -130,6 +130,8 @@ def load(channels: dict[str, Source], settings: Hyperparameters, group: Group, e
     method = earlier.scaling.method if earlier else settings.scaling
     known = None if method == "dataset" else Scaling(method=method)
     variables = settings.num_variables if "num_variables" in settings.model_fields_set else None
+    if variables is None and earlier and earlier.columns is None:
+        variables = earlier.num_variables
     intake = _Intake(channels["training"], preprocessing, group, known, variables=variables)
     intake.read()
     length = _agree_on_length(intake, group, earlier)

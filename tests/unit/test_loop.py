@@ -377,7 +377,7 @@ class TestResuming:
         whole = self.make(None, validates, **SETTINGS[name])
         expected = whole.fit()
         expected_lines = self.lines(caplog)
-        for steps in (1, 2, 3, 4, 6, 8):
+        for steps in (1, 3, 4, 8):  # within an epoch, after its last step, with the next one begun
             folder = tmp_path / str(steps)
             folder.mkdir()
             stop = StopSignal()
