@@ -15,7 +15,6 @@ import os
 import re
 import signal
 import sys
-import threading
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -40,6 +39,7 @@ from container.cores import available_cores
 from container.errors import UserError
 from container.hyperparameters import Hyperparameters, parse_hyperparameters
 from container.metrics import METRICS, Metric
+from training.reading import prepare_worker
 
 # What is searched where no ranges are given, as `parse_range` reads it.
 PRESETS: dict[str, dict[str, str]] = {
@@ -726,8 +726,7 @@ def _work(
     read_only: bool,
 ) -> None:
     """Train, and send the lines of the log; then how it ended: done, failed or unreadable, and metrics or why."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # is for the process that this one works for
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    prepare_worker()
     os.sched_setaffinity(0, cores)
     log = logging.getLogger("training")
     log.setLevel(logging.INFO)
@@ -742,14 +741,6 @@ def _work(
             sender.send(("failed", str(error)))
         except Exception as error:  # noqa: BLE001 - as for lack of memory; it is in the table of trials
             sender.send(("failed", f"{type(error).__name__}: {error}"))
-
-
-def _end_with_parent() -> None:
-    """However that comes about."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
 
 
 class _Sender(logging.Handler):

@@ -225,7 +225,7 @@ def assert_shared(tuning: Tuning, storage: str) -> None:
     outputs = [tuning.folder / "a", tuning.folder / "b"]
     arguments = ("--range", "lr=0.001:0.01:log", "--storage", storage)
     results = side_by_side(
-        lambda output: tuning.start(*arguments, trials=7, epochs=30, output=output).finish(), outputs
+        lambda output: tuning.start(*arguments, trials=7, epochs=60, output=output).finish(), outputs
     )
     for result in results:
         assert result.code == 0, result.stdout + result.stderr
