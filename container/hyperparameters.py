@@ -1,7 +1,7 @@
 """The table of hyperparameters: names, types, ranges, defaults and help.
 
-Parsing, `train --help` and the table in the README all come from `Hyperparameters`.
-`python -m container.hyperparameters` prints the table in Markdown.
+Parsing, `train --help` and the page in `docs/` all come from `Hyperparameters`.
+`python -m container.hyperparameters > docs/hyperparameters.md` writes the page.
 """
 
 import difflib
@@ -228,6 +228,30 @@ def markdown_table() -> str:
     return "\n".join(rows)
 
 
+PAGE = """# Hyperparameters
+
+| where | how |
+|---|---|
+| `lstm-fcn train` | `--epochs 200 --lr-schedule one-cycle` |
+| a training job: `input/config/hyperparameters.json` | `{"epochs": "200", "lr-schedule": "one-cycle"}` |
+| `lstm-fcn tune`, `lstm-fcn sagemaker train` and `tune` | `--set epochs=200 --set lr-schedule=one-cycle` |
+
+What is not given takes its default; what is unknown, of the wrong type or out of range is refused, all of it at once,
+before any data is read. Values may be JSON strings or numbers: `"10"`, `10` and `10.0` are the same integer. An empty
+value, `None` or `null` stands for the default, where `none` is no value itself. Names that start with `sagemaker_`, and
+`_tuning_objective_metric`, are SageMaker's own and are passed over.
+
+The defaults are the paper's protocol. For results like it in a tenth of the time use `epochs` 200, `lr` 0.005,
+`lr-schedule` one-cycle. Which networks they make: [models](models.md). How to search for good ones:
+[tuning](tuning.md).
+
+{table}
+
+This page comes from the table in `container/hyperparameters.py`:
+`python -m container.hyperparameters > docs/hyperparameters.md`.
+"""
+
+
 def help_text() -> str:
     """The hyperparameters as plain text, for `train --help`."""
     return "\n".join(
@@ -237,4 +261,4 @@ def help_text() -> str:
 
 
 if __name__ == "__main__":
-    print(markdown_table())
+    print(PAGE.replace("{table}", markdown_table()), end="")

@@ -118,4 +118,6 @@ def test_data_with_a_header(tmp_path: Path) -> None:
 
 
 def test_the_papers_protocol_which_is_the_default(tmp_path: Path) -> None:
-    assert train_and_predict(tmp_path, "ItalyPowerDemand", {}) >= 0.95
+    # On one core: steps this small only wait for a second thread where something else needs its core.
+    (accuracy,) = side_by_side(lambda problem: train_and_predict(tmp_path, problem, {}), ["ItalyPowerDemand"])
+    assert accuracy >= 0.95
