@@ -65,6 +65,8 @@ def test_the_page_of_hyperparameters_is_the_real_one() -> None:
 def test_the_metrics_are_the_real_ones() -> None:
     for metric in METRICS:
         assert f"| `{metric.name}` | `{metric.regex}` | {metric.meaning} |" in PAGES["docs/sagemaker.md"]
+    in_code = re.findall(r'"Regex": r"(.*?)"', "".join(PAGES.values()))
+    assert set(in_code) <= {metric.regex for metric in METRICS}
 
 
 def test_the_environment_variables_are_those_that_are_read() -> None:
