@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: install demo test lint samples bench-train bench-large bench-serve bench-predictions bench-accuracy soak fuzz clean
+.PHONY: install demo test lint samples notebooks bench-train bench-large bench-serve bench-predictions bench-accuracy soak fuzz clean
 
 install: $(INSTALLED)
 
@@ -33,6 +33,10 @@ samples: install
 	$(BIN)/python -m data.demo demo
 	mkdir -p data/inference/output
 	cp -r demo/predictions/batch demo/predictions/real-time data/inference/output/
+
+# Run the notebooks and write their outputs into them; needs a container engine, and TIME_SERIES_DATA for one of them.
+notebooks: install
+	WRITE_NOTEBOOKS=1 $(BIN)/pytest tests/contract/test_notebooks.py tests/images/test_notebooks.py
 
 # Training against its peers, as ratios: steps and epochs, reading CSV, one process and two.
 bench-train: install
@@ -77,4 +81,4 @@ fuzz: install
 	for target in codec decode http; do $(BIN)/python -m tests.fuzz $$target -max_total_time=60 || exit 1; done
 
 clean:
-	rm -rf .venv build demo *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv build demo notebooks/build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
