@@ -510,7 +510,9 @@ def _say(line: str, file: TextIO) -> None:
 
 def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.archive", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=os.environ.get("LSTM_FCN_COMMAND", "python -m benchmarks.archive"),
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("archive", type=Path, help="folder or zip file")
     parser.add_argument("output", type=Path, help="folder of the imported problems")

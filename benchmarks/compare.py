@@ -11,6 +11,7 @@ import argparse
 import csv
 import difflib
 import math
+import os
 import re
 import sys
 import tempfile
@@ -423,7 +424,9 @@ def _count(number: int, noun: str) -> str:
 
 def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=os.environ.get("LSTM_FCN_COMMAND", "python -m benchmarks.compare"),
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("results", type=Path, nargs="*", metavar="RESULTS.csv", help="our runs")
     parser.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="receives the report")

@@ -242,7 +242,9 @@ def plan(source: Path, target: Path, overwrite: bool) -> list[tuple[Path, Path]]
 
 
 def _parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m serving.transform", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog=os.environ.get("LSTM_FCN_COMMAND", "python -m serving.transform"), description=__doc__
+    )
     parser.add_argument("input", type=Path, help="CSV file, folder of them, or - for standard input; gzip files, too")
     parser.add_argument(
         "output", type=Path, help="file, folder, or - for standard output; packed if its name ends with .gz"

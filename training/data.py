@@ -460,9 +460,10 @@ class _Intake:
             return
         first, place = self._first = self._first or (width, name)
         if width != first:
+            unlabelled = " Is the label missing from its first column?" if width == first - 1 else ""
             raise UserError(
                 f"{name} has series of {width} values, but {place} has series of {first}; all must be of one length, "
-                "unless the hyperparameter length-policy is pad or resample."
+                f"unless the hyperparameter length-policy is pad or resample.{unlabelled}"
             )
         self._length = width
 

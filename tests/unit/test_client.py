@@ -63,6 +63,12 @@ def test_a_package_that_is_not_installed_is_named(
     assert expected in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", [["transform"], ["benchmark", "import"], ["benchmark", "compare"]])
+def test_help_names_the_command_that_was_typed(command: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+    assert main([*command, "--help"]) == 0
+    assert capfd.readouterr().out.startswith(f"usage: lstm-fcn {' '.join(command)} [-h]")
+
+
 def test_completion_is_offered() -> None:
     environment = {"_LSTM_FCN_COMPLETE": "bash_complete", "COMP_WORDS": "lstm-fcn ev", "COMP_CWORD": "1"}
     result = CliRunner().invoke(lstm_fcn, prog_name="lstm-fcn", env=environment)

@@ -158,6 +158,11 @@ def test_classes_are_ordered_as_numbers_where_they_are_numbers() -> None:
             "a,1,2,3\n",
             r"validation.1\.csv has series of 3 values, but the training data has series of 2; all must be",
         ),
+        (
+            "a,1,2,3\nb,3,4,5\n",
+            "1,2,3\n",
+            r"series of 2 values, but .* pad or resample\. Is the label missing from its first column\?",
+        ),
         (" \n", None, "Channel training has no data: its files hold blank lines only"),
         ("y,x1,x2\n", None, "Channel training has no data"),
         ("a,1,2\nb,3,4\n", "\n", "Channel validation has no data: its files hold blank lines only"),
