@@ -395,7 +395,7 @@ def _stay_on_core(cores: "multiprocessing.Queue[int]") -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog=os.environ.get("LSTM_FCN_COMMAND", "python -m benchmarks.accuracy"),
+        prog=os.environ.get("_LSTM_FCN_COMMAND", "python -m benchmarks.accuracy"),
         description=(__doc__ or "").split("\n\n")[0],
     )
     parser.add_argument("problems_folder", type=Path, metavar="PROBLEMS", help="folder written by benchmarks.archive")

@@ -510,7 +510,7 @@ def _say(line: str, file: TextIO) -> None:
 
 def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog=os.environ.get("LSTM_FCN_COMMAND", "python -m benchmarks.archive"),
+        prog=os.environ.get("_LSTM_FCN_COMMAND", "python -m benchmarks.archive"),
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

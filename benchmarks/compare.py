@@ -424,7 +424,7 @@ def _count(number: int, noun: str) -> str:
 
 def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog=os.environ.get("LSTM_FCN_COMMAND", "python -m benchmarks.compare"),
+        prog=os.environ.get("_LSTM_FCN_COMMAND", "python -m benchmarks.compare"),
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

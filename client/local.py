@@ -284,7 +284,7 @@ def _check_model(folder: Path) -> None:
 def _call(module: str, arguments: Sequence[str], environment: dict[str, str] | None = None) -> int:
     """Run `python -m module` with these arguments, as if it had been called; returns its exit code."""
     command = [sys.executable, "-m", module, *arguments]
-    name = {"LSTM_FCN_COMMAND": click.get_current_context().command_path}  # what its --help calls it
+    name = {"_LSTM_FCN_COMMAND": click.get_current_context().command_path}  # what its --help calls it
     with (
         subprocess.Popen(command, env={**os.environ, **name, **(environment or {})}, text=True) as process,
         _hand_on(process),

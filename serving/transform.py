@@ -243,7 +243,7 @@ def plan(source: Path, target: Path, overwrite: bool) -> list[tuple[Path, Path]]
 
 def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog=os.environ.get("LSTM_FCN_COMMAND", "python -m serving.transform"), description=__doc__
+        prog=os.environ.get("_LSTM_FCN_COMMAND", "python -m serving.transform"), description=__doc__
     )
     parser.add_argument("input", type=Path, help="CSV file, folder of them, or - for standard input; gzip files, too")
     parser.add_argument(
