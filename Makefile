@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: install demo test lint samples notebooks bench-train bench-large bench-serve bench-predictions bench-accuracy soak fuzz clean
+.PHONY: install demo test lint samples notebooks pictures bench-train bench-large bench-serve bench-predictions bench-accuracy soak fuzz clean
 
 install: $(INSTALLED)
 
@@ -37,6 +37,22 @@ samples: install
 # Run the notebooks and write their outputs into them; needs a container engine, and TIME_SERIES_DATA for one of them.
 notebooks: install
 	WRITE_NOTEBOOKS=1 $(BIN)/pytest tests/contract/test_notebooks.py tests/images/test_notebooks.py
+
+# Make the pictures of docs/models.md anew: of the model of the README, and of one whose attention goes through time.
+# The report is photographed with Chromium.
+TRAIN := $(BIN)/lstm-fcn train --training data/training/train.csv --validation data/training/valid.csv --epochs 60 \
+	--lr 0.005 --lr-schedule one-cycle
+pictures: install
+	$(TRAIN) --output build/pictures/model
+	$(TRAIN) --output build/pictures/attention --recurrent alstm --dimension-shuffle false
+	$(BIN)/lstm-fcn visualize build/pictures/model data/training/valid.csv build/pictures/model/pictures
+	$(BIN)/lstm-fcn visualize build/pictures/attention data/training/valid.csv build/pictures/attention/pictures \
+		--one-per-class
+	mkdir -p docs/pictures
+	cp $(patsubst %,build/pictures/model/pictures/%.png,examples filters-1 curves confusion) docs/pictures/
+	cp build/pictures/attention/pictures/attention.png docs/pictures/
+	chromium --headless --no-sandbox --hide-scrollbars --window-size=1000,1500 --screenshot=docs/pictures/report.png \
+		build/pictures/model/report.html
 
 # Training against its peers, as ratios: steps and epochs, reading CSV, one process and two.
 bench-train: install

@@ -288,7 +288,6 @@ def _colour_bar(
     panels: list[Axes],
     limit: float,
     label: str = "against the class (below 0), for it (above)",
-    negative: bool = True,
 ) -> None:
     bar = figure.colorbar(
         mpl.cm.ScalarMappable(Normalize(-limit, limit), SPEAKS),
@@ -297,11 +296,9 @@ def _colour_bar(
         aspect=12 * figure.get_figheight(),
         fraction=0.04,
         pad=0.02,
-        extend="both" if negative else "max",
+        extend="both",
         extendfrac=0.02,
     )
-    if not negative:
-        bar.ax.set_ylim(0)
     bar.outline.set_visible(False)
     bar.locator = _ticks(6)
     bar.update_ticks()
@@ -312,7 +309,11 @@ def _colour_bar(
 
 @house_style()
 def attention_context(
-    series: Series, context: NDArray[np.floating], labels: NDArray[np.integer], classes: Sequence[str]
+    series: Series,
+    context: NDArray[np.floating],
+    labels: NDArray[np.integer],
+    classes: Sequence[str],
+    label: str = "context",
 ) -> Figure:
     """What the attention of the LSTM makes of K series of one variable.
 
@@ -324,6 +325,7 @@ def attention_context(
         context: float `[K, T]`.
         labels: int `[K]`, places in `classes`.
         classes: their names; those without series are left out.
+        label: what the context is.
     """
     counts = np.bincount(labels, minlength=len(classes))
     present = np.flatnonzero(counts).tolist()
@@ -339,14 +341,14 @@ def attention_context(
     ordered = context[np.argsort(labels, kind="stable")]
     above.imshow(ordered, cmap=SPEAKS, norm=Normalize(-limit, limit), aspect="auto")
     _mark_groups(above, counts[present], [classes[k] for k in present], height)
-    above.set_title(f"context of {len(series)} series")
+    above.set_title(f"attention to {len(series)} series")
     panels = [figure.add_subplot(grid[1 + place // columns, place % columns]) for place in range(len(shown))]
     for axes, k in zip(panels, shown, strict=True):
         _draw_line(axes, series[labels == k].mean(axis=0), context[labels == k].mean(axis=0), limit)
-        axes.set_title(f"mean of {shorten(classes[k], 18)}")
+        axes.set_title(("mean of " if counts[k] > 1 else "") + shorten(classes[k], 18))
     left_out = len(present) - len(shown)
     figure.supxlabel("time step" + (f" ({left_out} more classes are not drawn)" if left_out else ""), fontsize=8)
-    _colour_bar(figure, [above, *panels], limit, label="context", negative=bool(context.min() < 0))
+    _colour_bar(figure, [above, *panels], limit, label)
     return figure
 
 

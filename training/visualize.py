@@ -168,7 +168,10 @@ def _attention(subject: Subject, one_per_class: bool) -> dict[str, Figure]:
         return {}
     classes, series = subject.metadata.classes, subject.raw[rows]
     if attended.over_time:
-        return {"attention": pictures.attention_context(series[:, 0], attended.weights, labels[rows], classes)}
+        # Shares are close to even ones in long series: what is drawn is by how much they differ.
+        more = attended.weights * attended.weights.shape[1] - 1
+        label = "attention: 0 is an even share, 0.1 is 10 % more"
+        return {"attention": pictures.attention_context(series[:, 0], more, labels[rows], classes, label)}
     return {
         "attention" if series.shape[1] == 1 else f"attention-{variable + 1}": pictures.attention_context(
             series[:, variable], attended.contexts[:, variable], labels[rows], classes

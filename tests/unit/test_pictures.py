@@ -167,6 +167,8 @@ def test_context_is_grouped_by_class() -> None:
     assert [label.get_text() for label in above.get_yticklabels()] == ["a", "c"]
     assert above.get_yticks().tolist() == [0.5, 3]
     assert [axes.get_title(loc="left") for axes in figure.axes[1:3]] == ["mean of a", "mean of c"]
+    single = pictures.attention_context(np.zeros((1, 30)), context[:1], labels[:1], ["a", "never", "c"])
+    assert single.axes[1].get_title(loc="left") == "c"
 
 
 def test_the_mean_series_of_a_class_is_coloured_by_its_mean_context() -> None:
