@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import os
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -120,11 +121,10 @@ def check_writable(folder: Path, name: str = "model") -> None:
     Raises:
         UserError: says that the folder called `name` cannot be written to, and why.
     """
-    probe = folder / ".writable"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(b"")
-        probe.unlink()
+        with tempfile.TemporaryFile(dir=folder):  # with a name of its own: others may try the folder at this moment
+            pass
     except OSError as error:
         raise UserError(f"The {name} folder {folder} cannot be written to: {error.strerror}.") from error
 

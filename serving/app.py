@@ -7,7 +7,6 @@ import time
 from functools import lru_cache
 from itertools import count
 
-import numpy as np
 from flask import Flask, Request, Response, g, jsonify, request
 from werkzeug.exceptions import (
     BadRequest,
@@ -35,6 +34,7 @@ BATCH_PAYLOAD_MIB = 6  # the platform's default for one request of a batch job
 BATCH_PRODUCT_MIB = 100  # at most: payload times concurrent requests (S27)
 DISCARDED_MIB = 1024  # of a body that is not wanted, read before the reply so that the client gets to see it
 READ_SIZE = 64 * 1024
+LANES = 8  # of a worker, for its large requests: cores at most, each with a copy of the model; there are other workers
 QUEUE = 128  # requests that a worker takes on at a time; more are told to come back
 QUEUE_BODIES = 8  # of the largest size allowed: how much all of them may hold together
 CHUNKED = MEBIBYTE  # what a body is taken for that does not say its size; such streams are few
@@ -44,9 +44,7 @@ def application() -> Flask:
     """The application as a gunicorn worker starts it: settings from the environment, the model loaded."""
     started = time.perf_counter()
     settings = Settings.from_environment()
-    predictor = Predictor(settings.model_folder, available_cores(), settings.precision)
-    metadata = predictor.metadata
-    predictor.predict(np.zeros((1, metadata.num_variables, metadata.length)))  # the engine prepares itself at its first
+    predictor = Predictor(settings.model_folder, min(available_cores(), LANES), settings.precision)
     logger.info("model loaded in %.0f ms; engine: %s", 1000 * (time.perf_counter() - started), predictor.engine)
     return create_app(predictor, settings)
 

@@ -55,24 +55,26 @@ class Predictor:
     """A loaded model. Safe to call from several threads, which share its cores block by block."""
 
     def __init__(self, folder: Path, threads: int, precision: Precision = "float32") -> None:
-        """Load the model in `folder`, to be run on `threads` cores.
+        """Load the model in `folder`, to be run on `threads` cores, each of which has a lane of its own.
 
         Raises:
             UserError: there is no usable model (see `container.artifact.load`), or the engine that is installed
                 knows no bfloat16.
         """
         self.metadata, graph = artifact.load(folder)
-        self._session = _open_session(graph, threads, precision)
-        self._outputs = [output.name for output in self._session.get_outputs()]
+        sessions = [open_session(graph, precision)]
+        self.engine = ENGINES[sessions[0].get_providers()[0]]  # what runs the graph: CUDA, OpenVINO or CPU
+        if self.engine == "OpenVINO":  # it has crashed, rarely, where two threads met at a session's first blocks
+            sessions += [open_session(graph, precision) for _ in range(threads - 1)]
+        self._outputs = [output.name for output in sessions[0].get_outputs()]
+        nothing = np.zeros((1, self.metadata.num_variables, self.metadata.length))
+        for session in sessions:  # each prepares itself at its first series
+            session.run(self._outputs, {"series": nothing})
+        self._idle = sessions * (threads // len(sessions))
         self._block = GPU_BLOCK if self.engine == "CUDA" else BLOCK
         self._turns = threading.Semaphore(threads)
         self._threads = threads
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="predict")
-
-    @property
-    def engine(self) -> str:
-        """What runs the graph: CUDA, OpenVINO or CPU."""
-        return ENGINES[self._session.get_providers()[0]]
 
     def predict(self, series: NDArray[np.float64]) -> Predictions:
         """Predictions of complete series, float64 `[N, M, length]`, as they are before scaling.
@@ -103,13 +105,21 @@ class Predictor:
         """Predict blocks until none is left; several threads may share them."""
         for block in blocks:
             with self._turns:
-                outputs = self._session.run(self._outputs, {"series": series[block]})
+                session = self._idle.pop()
+                try:
+                    outputs = session.run(self._outputs, {"series": series[block]})
+                finally:
+                    self._idle.append(session)
             for values, output in zip(found, outputs, strict=False):
                 values[block] = output
 
 
-def _open_session(graph: bytes, threads: int, precision: Precision) -> onnxruntime.InferenceSession:
-    """A session of `threads` single-threaded lanes: blocks side by side beat threads that meet in each block."""
+def open_session(graph: bytes, precision: Precision) -> onnxruntime.InferenceSession:
+    """A session of one thread, on the best engine: blocks side by side beat threads that meet in each block.
+
+    Raises:
+        UserError: that engine knows no bfloat16.
+    """
     available = onnxruntime.get_available_providers()
     engine = next(name for name in ENGINES if name in available)
     if precision != "float32" and engine != "OpenVINOExecutionProvider":
@@ -122,8 +132,8 @@ def _open_session(graph: bytes, threads: int, precision: Precision) -> onnxrunti
     if engine == "OpenVINOExecutionProvider":
         # Pinned threads put the workers of one machine on the same core.
         hints = {"ENABLE_CPU_PINNING": False, "INFERENCE_PRECISION_HINT": "bf16" if precision == "bfloat16" else "f32"}
-        lanes = {"NUM_STREAMS": str(threads), "INFERENCE_NUM_THREADS": threads}
-        settings = {"device_type": "CPU", "load_config": json.dumps({"CPU": hints | lanes})}
+        one = {"NUM_STREAMS": "1", "INFERENCE_NUM_THREADS": 1}
+        settings = {"device_type": "CPU", "load_config": json.dumps({"CPU": hints | one})}
     providers = list(dict.fromkeys([engine, "CPUExecutionProvider"]))
     session = onnxruntime.InferenceSession(graph, options, providers, [settings] + [{}] * (len(providers) - 1))
     if session.get_providers()[0] != engine:

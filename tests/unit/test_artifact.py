@@ -1,4 +1,5 @@
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -171,6 +172,12 @@ def test_an_unusable_folder_is_found_before_training(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"The model folder .*file cannot be written to: "):
         artifact.check_writable(tmp_path / "file")
+
+
+def test_several_try_one_folder_at_a_time(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: artifact.check_writable(tmp_path), range(500)))
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_failed_save_leaves_the_old_model(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from container.artifact import Scaling
 from container.errors import AlgorithmError
-from serving.predictor import _open_session
+from serving.predictor import open_session
 from training import export
 from training.export import export_graph, export_weights, largest_difference
 from training.model import LSTMFCN, Classifier, Ensemble, Scaler
@@ -91,7 +91,7 @@ class TestFamily:
         "OpenVINOExecutionProvider" not in onnxruntime.get_available_providers(), reason="OpenVINO is not installed"
     )
     def test_the_graph_agrees_with_torch_in_the_engine_that_serves_it(self, name: str) -> None:
-        session = _open_session(exported(name), threads=1, precision="float32")
+        session = open_session(exported(name), "float32")
         assert session.get_providers()[0] == "OpenVINOExecutionProvider"
         for count in (1, 7):
             rows = make_rows(name, count)

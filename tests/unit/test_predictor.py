@@ -1,4 +1,5 @@
 import shutil
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -46,6 +47,32 @@ def test_threads_are_not_mixed_up(predictor: Predictor, series: np.ndarray) -> N
 
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(ask, range(100)))
+
+
+class Exclusive:
+    """A session that refuses a second thread."""
+
+    def __init__(self, session: onnxruntime.InferenceSession) -> None:
+        self._session, self._free = session, threading.Lock()
+
+    def run(self, *arguments: object) -> object:
+        assert self._free.acquire(blocking=False), "two threads at a time"
+        try:
+            return self._session.run(*arguments)
+        finally:
+            self._free.release()
+
+
+def test_openvino_runs_a_session_in_one_thread_at_a_time(series: np.ndarray) -> None:
+    predictor = Predictor(GOLDEN / "model", threads=3)
+    if predictor.engine != "OpenVINO":
+        pytest.skip("OpenVINO is not installed here")
+    assert len(set(map(id, predictor._idle))) == 3
+    predictor._idle = [Exclusive(session) for session in predictor._idle]
+    many = np.tile(series, (5 * BLOCK, 1, 1))
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: predictor.predict(many), range(8)))
+    assert len(predictor._idle) == 3
 
 
 def test_the_first_series_that_is_too_large_is_named(predictor: Predictor, series: np.ndarray) -> None:
