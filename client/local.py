@@ -73,6 +73,8 @@ def train_model(channels: dict[str, Sequence[Path]], output: Path, hyperparamete
         for path in (*results, *(optml.output_data / name for name in REPORT)):
             if path.exists():
                 path.replace(output / path.name)
+    folder, _ = optml.checkpoints()
+    if code == 0 or not (folder.is_dir() and any(folder.iterdir())):  # else the same command goes on from there
         shutil.rmtree(optml.root)
     return code
 

@@ -364,12 +364,18 @@ class SeriesReader:
                 if self._rules.reads_missing and _MISSING.fullmatch(cell):
                     continue
                 if not cell.strip():
-                    self.fail(row, "is empty; every value must be a number", column)
+                    self.fail(row, f"is empty; every value must be a number{self._way_with(cell)}", column)
                 if not _NUMBER.fullmatch(cell):
-                    self.fail(row, _no_number(cell), column)
+                    self.fail(row, _no_number(cell) + self._way_with(cell), column)
                 if not np.isfinite(float(cell.strip())):
                     self.fail(row, f"is {_shorten(cell)}, which is too large for a number", column)
         raise AssertionError("the parser refused a text in which every cell is a number")
+
+    def _way_with(self, cell: str) -> str:
+        """How a missing value can be taken, as long as no model says that it cannot."""
+        if self._length is not None or not _MISSING.fullmatch(cell):
+            return ""
+        return ". The hyperparameter missing-values (interpolate) fills in values that are missing"
 
     # Both ways
 

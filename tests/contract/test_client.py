@@ -119,6 +119,7 @@ def test_bad_data_is_named_as_the_user_knows_it(folder: Path, text: str, message
     result = run("train", "--training", "bad.csv", "--output", "bad-model", cwd=folder)
     assert (result.code, message in result.stderr) == (2, True), result.stderr
     assert ".job" not in result.stderr
+    assert not list((folder / "bad-model").iterdir())
     assert "Traceback" not in result.stderr
     labelled = run("predict", "model", "test.csv", cwd=folder)
     assert (labelled.code, "send the values only, without a label" in labelled.stderr) == (2, True)
