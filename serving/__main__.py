@@ -28,8 +28,9 @@ def main() -> int:
     if sys.argv[1:]:
         print(USAGE)
         return 0 if sys.argv[1:] in (["--help"], ["-h"]) else UserError.exit_code
-    # A process with number 1 ignores SIGTERM until it has a handler; gunicorn sets its own later (S8).
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    # A process with number 1 ignores SIGTERM until it has a handler; gunicorn sets its own later (S8). An exception
+    # would not end every import: those of some extension modules make an ImportError of it.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     # Before anything loads a linear algebra library: its threads would compete with the predictions'.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:

@@ -58,6 +58,10 @@ class BalancedWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no typ
         self.pending_conns.append(conn)
         self.poller.register(conn.sock, selectors.EVENT_READ, partial(self.on_pending_socket_readable, conn))
 
+    def wait_for_and_dispatch_events(self, timeout: float) -> None:
+        """With a sign of life in time after it: an idle worker must not be taken for one that hangs."""
+        super().wait_for_and_dispatch_events(min(timeout, self.timeout))
+
     def _cap_keepalive(self, deadline: float) -> None:
         """When the worker stops, connections that have said nothing are no reason to wait."""
         super()._cap_keepalive(deadline)

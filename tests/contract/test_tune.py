@@ -156,7 +156,7 @@ def is_running(process: int) -> bool:
 
 def test_ctrl_c_writes_what_there_is_and_the_same_command_goes_on(tuning: Tuning) -> None:
     ranges = ("--preset", "paper-grid", "--workers", "2")
-    first = tuning.start(*ranges, trials=20, epochs=150)
+    first = tuning.start(*ranges, trials=20, epochs=500)
     assert first.wait_until(lambda lines: done(lines) >= 1)
     first.process.send_signal(signal.SIGINT)
     stopped = first.finish()
@@ -165,7 +165,7 @@ def test_ctrl_c_writes_what_there_is_and_the_same_command_goes_on(tuning: Tuning
     assert "Traceback" not in stopped.stderr
     assert "complete" in tuning.states()
     assert (tuning.output / "hyperparameters.json").exists()
-    result = tuning.start(*ranges, trials=20, epochs=150).finish()
+    result = tuning.start(*ranges, trials=20, epochs=500).finish()
     assert result.code == 0, result.stdout + result.stderr
     finished = [row for row in tuning.rows() if row["state"] == "complete"]
     assert sorted(row["hidden-size"] for row in finished) == ["128", "64", "8"]  # each once, and no 20 trials

@@ -58,3 +58,15 @@ def test_not_in_a_crowd(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_worker_alone_waits_for_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     pauses = Pauses(monkeypatch, workers=1)
     assert not pauses.before_accepting(pauses.make(7))
+
+
+@pytest.mark.parametrize(("replaced_after", "waits"), [(1, 0.5), (60, 1.0)])
+def test_an_idle_worker_gives_signs_of_life_in_time(
+    monkeypatch: pytest.MonkeyPatch, replaced_after: int, waits: float
+) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr(ThreadWorker, "wait_for_and_dispatch_events", lambda _, timeout: waited.append(timeout))
+    worker: Any = object.__new__(BalancedWorker)
+    worker.timeout = replaced_after / 2  # as gunicorn tells it
+    worker.wait_for_and_dispatch_events(timeout=1.0)
+    assert waited == [waits]
