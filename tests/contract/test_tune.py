@@ -16,12 +16,15 @@ import pytest
 
 from tests.programs import SMALL, Background, Result, TrainingJob, descendants, free_port, labelled_csv, side_by_side
 
-# As `lstm-fcn` starts it, but a trial of a dead process is taken over within seconds.
+# As `lstm-fcn` starts it, but a trial of a dead process is taken over within seconds; and Ctrl-C counts, which a shell
+# has ignored in what it runs in the background, such as these tests.
 PROGRAM = """
+import signal
 import sys
 from client import study
 from client.__main__ import main
 study.ALIVE, study.ABANDONED = 0.5, 6.0
+signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.exit(main())
 """
 NETWORK = {name: SMALL[name] for name in SMALL if name not in ("epochs", "hidden-size")} | {"precision": "float32"}
@@ -156,7 +159,7 @@ def is_running(process: int) -> bool:
 
 def test_ctrl_c_writes_what_there_is_and_the_same_command_goes_on(tuning: Tuning) -> None:
     ranges = ("--preset", "paper-grid", "--workers", "2")
-    first = tuning.start(*ranges, trials=20, epochs=500)
+    first = tuning.start(*ranges, trials=20, epochs=150)
     assert first.wait_until(lambda lines: done(lines) >= 1)
     first.process.send_signal(signal.SIGINT)
     stopped = first.finish()
@@ -165,7 +168,7 @@ def test_ctrl_c_writes_what_there_is_and_the_same_command_goes_on(tuning: Tuning
     assert "Traceback" not in stopped.stderr
     assert "complete" in tuning.states()
     assert (tuning.output / "hyperparameters.json").exists()
-    result = tuning.start(*ranges, trials=20, epochs=500).finish()
+    result = tuning.start(*ranges, trials=20, epochs=150).finish()
     assert result.code == 0, result.stdout + result.stderr
     finished = [row for row in tuning.rows() if row["state"] == "complete"]
     assert sorted(row["hidden-size"] for row in finished) == ["128", "64", "8"]  # each once, and no 20 trials
