@@ -356,7 +356,7 @@ class TestStop:
     def test_requests_in_flight_get_their_answer(self, tmp_path: Path) -> None:
         with endpoint(copy_model(tmp_path), SAGEMAKER_MODEL_SERVER_WORKERS="1") as server:
             replies = []
-            body = without_labels(labelled_csv(90_000))
+            body = without_labels(labelled_csv(100_000))
             thread = threading.Thread(target=lambda: replies.append(server.invoke(body)))
             thread.start()
             time.sleep(0.5)
@@ -366,7 +366,7 @@ class TestStop:
             assert time.monotonic() - started < 28
             thread.join()
         assert replies[0].status == 200
-        assert replies[0].text.count("\n") == 90_000 - 1
+        assert replies[0].text.count("\n") == 100_000 - 1
 
     @pytest.mark.parametrize("seconds", [0.1, 0.2, 0.3, 0.4, 0.6, 0.8])
     def test_a_stop_during_start_up(self, tmp_path: Path, seconds: float) -> None:
