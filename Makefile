@@ -56,18 +56,18 @@ pictures: install
 
 # Training against its peers, as ratios: steps and epochs, reading CSV, one process and two.
 bench-train: install
-	$(BIN)/python -m benchmarks.train_step
-	$(BIN)/python -m benchmarks.ingestion
-	$(BIN)/python -m benchmarks.scaling
+	$(BIN)/python -m lstm_fcn.benchmarks.train_step
+	$(BIN)/python -m lstm_fcn.benchmarks.ingestion
+	$(BIN)/python -m lstm_fcn.benchmarks.scaling
 
 # The same for a CSV file larger than memory should be; needs that much room in the scratch folder, and half again.
 bench-large: install
-	$(BIN)/python -m benchmarks.ingestion --gigabytes 6 --train
+	$(BIN)/python -m lstm_fcn.benchmarks.ingestion --gigabytes 6 --train
 
 # The endpoint under load against its peer, as ratios; installs the load generator, wrk, as a Debian package.
 bench-serve: install
 	command -v wrk > /dev/null || apt-get install --yes --quiet wrk
-	$(BIN)/python -m benchmarks.serving
+	$(BIN)/python -m lstm_fcn.benchmarks.serving
 
 # Test accuracies over the UCR archive (TIME_SERIES_DATA), compared with published ones: hours, and it can be stopped
 # and called again. METHODS, CELLS, SEEDS and PROTOCOL say what is run.
@@ -77,19 +77,19 @@ SEEDS ?= 0 1 2
 PROTOCOL ?= fast
 RESULTS ?= build/accuracy
 bench-accuracy: install
-	$(BIN)/python -m benchmarks.archive $(TIME_SERIES_DATA)/ucr build/problems
-	$(BIN)/python -m benchmarks.accuracy build/problems $(RESULTS)/ucr-$(PROTOCOL).csv --methods $(METHODS) \
+	$(BIN)/python -m lstm_fcn.benchmarks.archive $(TIME_SERIES_DATA)/ucr build/problems
+	$(BIN)/python -m lstm_fcn.benchmarks.accuracy build/problems $(RESULTS)/ucr-$(PROTOCOL).csv --methods $(METHODS) \
 		--cells $(CELLS) --seeds $(SEEDS) --protocol $(PROTOCOL) --skip-irregular
-	$(BIN)/python -m benchmarks.compare $(RESULTS)/ucr-$(PROTOCOL).csv --output $(RESULTS)/ucr-$(PROTOCOL) \
+	$(BIN)/python -m lstm_fcn.benchmarks.compare $(RESULTS)/ucr-$(PROTOCOL).csv --output $(RESULTS)/ucr-$(PROTOCOL) \
 		--published $(TIME_SERIES_DATA)/reference_accuracies.csv
 
 # bfloat16 against float32 on problems of the UCR archive (TIME_SERIES_DATA), and the pictures in docs/.
 bench-predictions: install
-	$(BIN)/python -m benchmarks.predictions --pictures docs
+	$(BIN)/python -m lstm_fcn.benchmarks.predictions --pictures docs
 
 # Ten minutes of mixed load on the endpoint while its workers are killed; every answer is checked.
 soak: install
-	$(BIN)/python -m benchmarks.soak
+	$(BIN)/python -m lstm_fcn.benchmarks.soak
 
 # Coverage-guided fuzzing of what reads strangers' bytes, a minute for each target.
 fuzz: install

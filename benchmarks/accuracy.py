@@ -1,6 +1,6 @@
 """Test accuracies over an archive of problems, as the papers report them.
 
-    python -m benchmarks.accuracy PROBLEMS RESULTS.csv --methods LSTM-FCN ALSTM-FCN --cells 8 --seeds 0 1 2
+    python -m lstm_fcn.benchmarks.accuracy PROBLEMS RESULTS.csv --methods LSTM-FCN ALSTM-FCN --cells 8 --seeds 0 1 2
 
 PROBLEMS is a folder that `benchmarks.archive` has written. Every combination of problem, method, number of cells and
 seed is one run, with the settings of a protocol; what remains to be done is worked on by as many processes as there are
@@ -33,20 +33,20 @@ from numpy.typing import NDArray
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
 from tqdm import tqdm
 
-from benchmarks.archive import TEST, TRAIN, Description, load_description
-from container.channels import Source
-from container.cores import available_cores
-from container.errors import UserError
-from container.hyperparameters import Hyperparameters, parse_hyperparameters
-from training.data import Dataset, load, load_validation
-from training.devices import Placement, choose_placement
-from training.distributed import Group
-from training.evaluate import EVALUATION_BATCH
-from training.job import class_weights, versions
-from training.loop import Loop
-from training.model import join_logits, make_network
-from training.reading import prepare_worker
-from training.stop import StopSignal
+from lstm_fcn.benchmarks.archive import TEST, TRAIN, Description, load_description
+from lstm_fcn.container.channels import Source
+from lstm_fcn.container.cores import available_cores
+from lstm_fcn.container.errors import UserError
+from lstm_fcn.container.hyperparameters import Hyperparameters, parse_hyperparameters
+from lstm_fcn.training.data import Dataset, load, load_validation
+from lstm_fcn.training.devices import Placement, choose_placement
+from lstm_fcn.training.distributed import Group
+from lstm_fcn.training.evaluate import EVALUATION_BATCH
+from lstm_fcn.training.job import class_weights, versions
+from lstm_fcn.training.loop import Loop
+from lstm_fcn.training.model import join_logits, make_network
+from lstm_fcn.training.reading import prepare_worker
+from lstm_fcn.training.stop import StopSignal
 
 METHODS: dict[str, dict[str, str]] = {
     "LSTM-FCN": {"recurrent": "lstm"},
@@ -363,7 +363,7 @@ def select_problems(folder: Path, names: list[str] | None, skip_irregular: bool)
     """
     found = sorted(path.parent.name for path in folder.glob("*/problem.json"))
     if not found:
-        raise UserError(f"{folder} holds no problems; write some there with python -m benchmarks.archive.")
+        raise UserError(f"{folder} holds no problems; write some there with python -m lstm_fcn.benchmarks.archive.")
     for name in names or []:
         if name not in found:
             raise UserError(f"{folder} has no problem {name!r}; it has {', '.join(found)}.")
@@ -395,7 +395,7 @@ def _stay_on_core(cores: "multiprocessing.Queue[int]") -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog=os.environ.get("_LSTM_FCN_COMMAND", "python -m benchmarks.accuracy"),
+        prog=os.environ.get("_LSTM_FCN_COMMAND", "python -m lstm_fcn.benchmarks.accuracy"),
         description=(__doc__ or "").split("\n\n")[0],
     )
     parser.add_argument("problems_folder", type=Path, metavar="PROBLEMS", help="folder written by benchmarks.archive")

@@ -1,6 +1,6 @@
 """Import the problems of a UCR or UEA time series archive: check them, and write them as training jobs read them.
 
-    python -m benchmarks.archive ARCHIVE OUTPUT [--summary FILE] [--problems NAME ...] [--password TEXT]
+    python -m lstm_fcn.benchmarks.archive ARCHIVE OUTPUT [--summary FILE] [--problems NAME ...] [--password TEXT]
 
 ARCHIVE is a folder or a zip file with `…/NAME/NAME_TRAIN.EXT` and `NAME_TEST.EXT`; `benchmarks.formats` lists the
 formats. Where a problem comes in several, the first of that list is taken; where in several folders, the one nearest
@@ -34,10 +34,10 @@ from typing import Literal, TextIO
 from pydantic import BaseModel, ConfigDict, ValidationError
 from tqdm import tqdm
 
-from benchmarks.formats import FORMATS, Format, Split, parse
-from container.artifact import check_writable
-from container.errors import UserError
-from training.data import sort_classes
+from lstm_fcn.benchmarks.formats import FORMATS, Format, Split, parse
+from lstm_fcn.container.artifact import check_writable
+from lstm_fcn.container.errors import UserError
+from lstm_fcn.training.data import sort_classes
 
 DESCRIPTION = "problem.json"
 TRAIN = Path("training/train.csv")
@@ -510,7 +510,7 @@ def _say(line: str, file: TextIO) -> None:
 
 def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog=os.environ.get("_LSTM_FCN_COMMAND", "python -m benchmarks.archive"),
+        prog=os.environ.get("_LSTM_FCN_COMMAND", "python -m lstm_fcn.benchmarks.archive"),
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -1,6 +1,6 @@
 """Compare classifiers over many data sets: tables, statistical tests and pictures, from files of accuracies.
 
-    python -m benchmarks.compare RESULTS.csv [MORE.csv ...] --output FOLDER
+    python -m lstm_fcn.benchmarks.compare RESULTS.csv [MORE.csv ...] --output FOLDER
         [--published FILE] [--methods "NAME" ...] [--exclude FILE] [--scatter "A" "B"]
 
 RESULTS.csv holds our runs, one a row; the accuracy of a method on a data set is the mean over its seeds. FOLDER
@@ -21,10 +21,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from benchmarks.diagrams import draw_critical_difference, draw_scatter
-from benchmarks.statistics import cliques, compare_pairs, corrected_level, friedman, summarise
-from container.artifact import check_writable
-from container.errors import UserError
+from lstm_fcn.benchmarks.diagrams import draw_critical_difference, draw_scatter
+from lstm_fcn.benchmarks.statistics import cliques, compare_pairs, corrected_level, friedman, summarise
+from lstm_fcn.container.artifact import check_writable
+from lstm_fcn.container.errors import UserError
 
 ALPHA = 0.05
 DECIMALS = 4  # published accuracies are rounded; a difference beyond that says nothing
@@ -424,7 +424,7 @@ def _count(number: int, noun: str) -> str:
 
 def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog=os.environ.get("_LSTM_FCN_COMMAND", "python -m benchmarks.compare"),
+        prog=os.environ.get("_LSTM_FCN_COMMAND", "python -m lstm_fcn.benchmarks.compare"),
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -19,8 +19,8 @@ from typing import Literal, NamedTuple, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from container.codec import BYTE_ORDER_MARK
-from container.errors import UserError
+from lstm_fcn.container.codec import BYTE_ORDER_MARK
+from lstm_fcn.container.errors import UserError
 
 Format = Literal["ts", "tsv", "txt", "csv", "arff"]
 # By the extension of a file; the first is the best where a problem comes in several.

@@ -4,7 +4,7 @@ Reading means all that happens until training can start: parsing, checking, scal
 scratch file. The peer is `pandas.read_csv` with its C engine, which stops at a table of float64. Both read the same
 file in processes of their own, in turn.
 
-    python -m benchmarks.ingestion [--gigabytes 6] [--length 150] [--train]
+    python -m lstm_fcn.benchmarks.ingestion [--gigabytes 6] [--length 150] [--train]
 
 `--train` goes on to train one epoch of a small network on the large file, and reports the whole job's peak memory.
 """
@@ -30,10 +30,10 @@ PANDAS = "import pandas, sys; print(pandas.read_csv(sys.argv[1], header=None, en
 OURS = """
 import sys
 from pathlib import Path
-from container.channels import Source
-from container.hyperparameters import parse_hyperparameters
-from training.data import load
-from training.distributed import Group
+from lstm_fcn.container.channels import Source
+from lstm_fcn.container.hyperparameters import parse_hyperparameters
+from lstm_fcn.training.data import load
+from lstm_fcn.training.distributed import Group
 path = Path(sys.argv[1])
 source = Source("training", path.parent, (path,))
 START
@@ -99,7 +99,7 @@ def train(path: Path) -> None:
         (root / "input" / "config" / "hyperparameters.json").write_text(json.dumps(settings))
         environment = os.environ | {"SAGEMAKER_BASE_DIR": folder}
         process = subprocess.Popen(
-            [sys.executable, "-m", "training"], env=environment, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-m", "lstm_fcn.training"], env=environment, stdout=subprocess.PIPE, text=True
         )
         lines = list(process.stdout or [])
         _, status, usage = os.wait4(process.pid, 0)

@@ -3,7 +3,7 @@
 Flask, pandas and torch below gunicorn's sync workers. The network is the artifact's, as `training.model` has it, which
 is faster than the layers of a tutorial: what is compared is the way of serving it.
 
-    SAGEMAKER_BASE_DIR=... python -m gunicorn --workers 2 "benchmarks.plain_server:application()"
+    SAGEMAKER_BASE_DIR=... python -m gunicorn --workers 2 "lstm_fcn.benchmarks.plain_server:application()"
 """
 
 import io
@@ -13,8 +13,8 @@ import torch
 from flask import Flask, Response, request
 from torch import nn
 
-from container.optml import OptML
-from training.explain import load_classifier
+from lstm_fcn.container.optml import OptML
+from lstm_fcn.training.explain import load_classifier
 
 
 def application() -> Flask:

@@ -4,7 +4,7 @@
 Each problem is trained once (200 epochs, one-cycle, seed 0). The pictures show, for a test series of each class, the
 class activation map of the predicted class as the colour of the series.
 
-    python -m benchmarks.predictions [--pictures FOLDER]
+    python -m lstm_fcn.benchmarks.predictions [--pictures FOLDER]
 """
 
 import argparse
@@ -18,10 +18,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from container import artifact
-from container.codec import HEADERLESS, SeriesReader
-from container.cores import available_cores
-from serving.predictor import Predictions, Predictor
+from lstm_fcn.container import artifact
+from lstm_fcn.container.codec import HEADERLESS, SeriesReader
+from lstm_fcn.container.cores import available_cores
+from lstm_fcn.serving.predictor import Predictions, Predictor
 from tests.programs import TrainingJob
 
 PROBLEMS = (

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from container.cores import available_cores
+from lstm_fcn.container.cores import available_cores
 
 LENGTH, ROWS, CLASSES, EPOCHS = 150, 1024, 4, 6
 HOSTS = ("127.0.0.1", "127.0.0.2")
@@ -45,7 +45,7 @@ def seconds_per_epoch(hosts: Sequence[str], cores: int) -> float:
             mine = everything[number * cores : (number + 1) * cores]
             root = prepare(Path(folder) / str(number), hosts, host)
             os.sched_setaffinity(0, mine)  # which the process inherits
-            command = [sys.executable, "-u", "-m", "training"]
+            command = [sys.executable, "-u", "-m", "lstm_fcn.training"]
             settings = os.environ | {"SAGEMAKER_BASE_DIR": str(root)}
             processes.append(
                 subprocess.Popen(command, env=settings, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)

@@ -5,7 +5,7 @@ core. Both serve the same artifact, and must give the same labels before anythin
 case, and only the one that is measured runs. Each case starts its servers anew: one under load goes on to compute what
 the load generator no longer waits for.
 
-    python -m benchmarks.serving [--seconds 6] [--precision bfloat16]
+    python -m lstm_fcn.benchmarks.serving [--seconds 6] [--precision bfloat16]
 
 Latencies are wrk's, which counts what its connections could not send while they waited (coordinated omission); of fewer
 than 100 requests, the slowest stands for p99. The exit code is not 0 if a request failed.
@@ -31,7 +31,7 @@ from pathlib import Path
 
 import numpy as np
 
-from container.cores import available_cores
+from lstm_fcn.container.cores import available_cores
 from tests.programs import (
     TrainingJob,
     assert_succeeds,
@@ -127,11 +127,13 @@ class Way:
 
 def ways(precision: str | None) -> tuple[Way, Way]:
     """Ours and the plain way."""
-    ours = Way("ours", [sys.executable, "-m", "serving"])
+    ours = Way("ours", [sys.executable, "-m", "lstm_fcn.serving"])
     if precision:
         ours.settings["LSTM_FCN_PRECISION"] = precision
     workers = ["--workers", str(available_cores()), "--worker-class", "sync", "--timeout", "60"]
-    return ours, Way("plain", [sys.executable, "-m", "gunicorn", *workers, "benchmarks.plain_server:application()"])
+    return ours, Way(
+        "plain", [sys.executable, "-m", "gunicorn", *workers, "lstm_fcn.benchmarks.plain_server:application()"]
+    )
 
 
 def train_model(root: Path) -> None:

@@ -4,7 +4,7 @@ Several clients send requests of many kinds, and compare each answer with the la
 quiet. Meanwhile a worker gets SIGKILL every now and then, and /ping is asked every second. What was under way in a
 worker that was killed may be lost; anything else that goes wrong is a failure, and the exit code is then not 0.
 
-    python -m benchmarks.soak [--minutes 10] [--seed 0]
+    python -m lstm_fcn.benchmarks.soak [--minutes 10] [--seed 0]
 """
 
 import argparse
@@ -28,7 +28,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from benchmarks.serving import Server, answer, resident_megabytes, running, series_csv, train_model
+from lstm_fcn.benchmarks.serving import Server, answer, resident_megabytes, running, series_csv, train_model
 
 WORKERS, CLIENTS = 2, 8
 SERIES, MOST_ROWS = 1000, 200  # to choose from; of a request
@@ -422,7 +422,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         train_model(root)
-        with running([sys.executable, "-m", "serving"], root, settings) as server:
+        with running([sys.executable, "-m", "lstm_fcn.serving"], root, settings) as server:
             body = series_csv(SERIES)
             series = Series(body.splitlines(), answer(f"{server.url}/invocations", body).split("\n"))
             outcome = soak(server, series, 60 * arguments.minutes, arguments.seed)

@@ -18,12 +18,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from training.data import Dataset
-from training.devices import MixedPrecision, choose_placement
-from training.distributed import Group
-from training.evaluate import even_batches
-from training.model import LSTMFCN
-from training.step import GraphedStep, TrainingStep, make_optimizer
+from lstm_fcn.training.data import Dataset
+from lstm_fcn.training.devices import MixedPrecision, choose_placement
+from lstm_fcn.training.distributed import Group
+from lstm_fcn.training.evaluate import even_batches
+from lstm_fcn.training.model import LSTMFCN
+from lstm_fcn.training.step import GraphedStep, TrainingStep, make_optimizer
 
 NUM_CLASSES = 3
 STEP_CASES = ((60, 128), (150, 128), (500, 128), (150, 16), (1000, 32))  # length, batch size

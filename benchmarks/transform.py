@@ -1,6 +1,6 @@
 """`serving.transform` on a large file against the bare ONNX Runtime session, and against the endpoint's answers.
 
-    python -m benchmarks.transform [--gigabytes 3] [--precision bfloat16]
+    python -m lstm_fcn.benchmarks.transform [--gigabytes 3] [--precision bfloat16]
 
 The session gets rows of the same file that are in memory already, in two ways: as a user would call it (512 series a
 call, the runtime's own threads), and as this project does (small blocks from as many threads as there are cores). It is
@@ -22,11 +22,11 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from benchmarks.serving import train_model
-from container import artifact
-from container.cores import available_cores
-from serving.predictor import Predictor
-from serving.settings import Precision
+from lstm_fcn.benchmarks.serving import train_model
+from lstm_fcn.container import artifact
+from lstm_fcn.container.cores import available_cores
+from lstm_fcn.serving.predictor import Predictor
+from lstm_fcn.serving.settings import Precision
 from tests.programs import endpoint
 
 LENGTH = 150
@@ -66,7 +66,7 @@ def rate(run: Callable[[NDArray[np.float64]], object], series: NDArray[np.float6
 
 def transform(source: Path, target: Path, model: Path, precision: str) -> tuple[float, float]:
     """Seconds and peak resident MB."""
-    command = [sys.executable, "-m", "serving.transform", str(source), str(target), "--model", str(model)]
+    command = [sys.executable, "-m", "lstm_fcn.serving.transform", str(source), str(target), "--model", str(model)]
     started = time.perf_counter()
     process = subprocess.Popen([*command, "--precision", precision], stderr=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)

@@ -6,20 +6,23 @@ from typing import Any
 
 import click
 
-from container import __version__
-from container.errors import UserError
+from lstm_fcn import __version__
+from lstm_fcn.container.errors import UserError
 
 # Where each command is; it is loaded when it is called, so that the others need not be installed.
 COMMANDS = {
-    "train": ("client.local:train", "Train a classifier on CSV files."),
-    "predict": ("client.local:predict", "Predict the series of a CSV file."),
-    "evaluate": ("client.local:evaluate", "Measure a model on labelled series."),
-    "visualize": ("client.local:visualize", "Draw what a model looks at."),
-    "serve": ("client.local:serve", "Serve a model over HTTP, with a page to try it."),
-    "transform": ("client.local:transform", "Predict whole folders of files of any size."),
-    "tune": ("client.tune:tune", "Search for good hyperparameters."),
-    "benchmark": ("client.local:benchmark", "Import an archive, measure accuracies over it, compare them."),
-    "sagemaker": ("client.sagemaker.commands:sagemaker", "Train, tune, deploy and predict on Amazon SageMaker."),
+    "train": ("lstm_fcn.client.local:train", "Train a classifier on CSV files."),
+    "predict": ("lstm_fcn.client.local:predict", "Predict the series of a CSV file."),
+    "evaluate": ("lstm_fcn.client.local:evaluate", "Measure a model on labelled series."),
+    "visualize": ("lstm_fcn.client.local:visualize", "Draw what a model looks at."),
+    "serve": ("lstm_fcn.client.local:serve", "Serve a model over HTTP, with a page to try it."),
+    "transform": ("lstm_fcn.client.local:transform", "Predict whole folders of files of any size."),
+    "tune": ("lstm_fcn.client.tune:tune", "Search for good hyperparameters."),
+    "benchmark": ("lstm_fcn.client.local:benchmark", "Import an archive, measure accuracies over it, compare them."),
+    "sagemaker": (
+        "lstm_fcn.client.sagemaker.commands:sagemaker",
+        "Train, tune, deploy and predict on Amazon SageMaker.",
+    ),
 }
 EXTRAS = {"tune": "tuning", "sagemaker": "sagemaker"}  # of the package, where a command needs more than the usual
 

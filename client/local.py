@@ -16,13 +16,13 @@ import click
 import numpy as np
 from tqdm import tqdm
 
-from client.options import given_hyperparameters, hyperparameter_options
-from container import artifact
-from container.channels import data_files
-from container.errors import UserError
-from container.hyperparameters import parse_hyperparameters
-from container.optml import OptML
-from serving.settings import Precision
+from lstm_fcn.client.options import given_hyperparameters, hyperparameter_options
+from lstm_fcn.container import artifact
+from lstm_fcn.container.channels import data_files
+from lstm_fcn.container.errors import UserError
+from lstm_fcn.container.hyperparameters import parse_hyperparameters
+from lstm_fcn.container.optml import OptML
+from lstm_fcn.serving.settings import Precision
 
 EXISTING = click.Path(exists=True, path_type=Path)
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -178,14 +178,14 @@ def predict(model: Path, data: Path, output: Path, outputs: str, header: bool, j
     _check_model(model)
     flags = [name for name, given in (("--header", header), ("--join", join), ("--overwrite", True)) if given]
     arguments = ["--model", str(model), "--outputs", outputs, "--precision", precision, *flags]
-    return _call("serving.transform", [*arguments, str(data), str(output)])
+    return _call("lstm_fcn.serving.transform", [*arguments, str(data), str(output)])
 
 
 @click.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def transform(arguments: Sequence[str]) -> int:
     """Predict whole folders of files of any size: lstm-fcn transform INPUT OUTPUT --model MODEL."""
-    return _call("serving.transform", arguments)
+    return _call("lstm_fcn.serving.transform", arguments)
 
 
 @click.command()
@@ -194,7 +194,7 @@ def transform(arguments: Sequence[str]) -> int:
 @click.option("--json", "as_json", is_flag=True, help="for programs")
 def evaluate(model: Path, data: Path, as_json: bool) -> None:
     """Measure the model in the folder MODEL on the labelled series of the CSV file DATA."""
-    from training.visualize import read_subject
+    from lstm_fcn.training.visualize import read_subject
 
     evaluation = read_subject(model, data).evaluation
     right = evaluation.predictions == evaluation.truth
@@ -233,7 +233,7 @@ def visualize(
     model: Path, data: Path, pictures: Path, rows: tuple[int, ...], class_name: str, one_per_class: bool
 ) -> None:
     """Draw what the model in the folder MODEL makes of the labelled series of the CSV file DATA, into PICTURES."""
-    from training.visualize import draw_model
+    from lstm_fcn.training.visualize import draw_model
 
     for name in draw_model(model, data, pictures, rows, class_name, one_per_class):
         click.echo(pictures / f"{name}.png")
@@ -271,9 +271,9 @@ def _add_benchmark(name: str, module: str, text: str) -> None:
         return _call(module, arguments)
 
 
-_add_benchmark("import", "benchmarks.archive", "Import the problems of a UCR or UEA archive.")
-_add_benchmark("run", "benchmarks.accuracy", "Train and test over imported problems.")
-_add_benchmark("compare", "benchmarks.compare", "Tables, tests and pictures from results.")
+_add_benchmark("import", "lstm_fcn.benchmarks.archive", "Import the problems of a UCR or UEA archive.")
+_add_benchmark("run", "lstm_fcn.benchmarks.accuracy", "Train and test over imported problems.")
+_add_benchmark("compare", "lstm_fcn.benchmarks.compare", "Tables, tests and pictures from results.")
 
 
 def _check_model(folder: Path) -> None:

@@ -7,7 +7,7 @@ import click
 from annotated_types import Ge, Le
 from pydantic.fields import FieldInfo
 
-from container.hyperparameters import fields_by_name
+from lstm_fcn.container.hyperparameters import fields_by_name
 
 Command = TypeVar("Command", bound=Callable[..., object])
 

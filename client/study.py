@@ -33,13 +33,13 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 from tqdm import tqdm
 
-from container.artifact import check_writable
-from container.channels import Source, data_files
-from container.cores import available_cores
-from container.errors import UserError
-from container.hyperparameters import Hyperparameters, parse_hyperparameters
-from container.metrics import METRICS, Metric
-from training.reading import prepare_worker
+from lstm_fcn.container.artifact import check_writable
+from lstm_fcn.container.channels import Source, data_files
+from lstm_fcn.container.cores import available_cores
+from lstm_fcn.container.errors import UserError
+from lstm_fcn.container.hyperparameters import Hyperparameters, parse_hyperparameters
+from lstm_fcn.container.metrics import METRICS, Metric
+from lstm_fcn.training.reading import prepare_worker
 
 # What is searched where no ranges are given, as `parse_range` reads it.
 PRESETS: dict[str, dict[str, str]] = {
@@ -65,7 +65,7 @@ LOST = (SQLAlchemyError, StorageInternalError)
 
 _processes = multiprocessing.get_context("forkserver")
 # Loaded once and not by every trial: torch, and a part of it that an optimizer asks for.
-_processes.set_forkserver_preload([__name__, "training.job", "torch._dynamo"])
+_processes.set_forkserver_preload([__name__, "lstm_fcn.training.job", "torch._dynamo"])
 
 
 @dataclass(frozen=True)
@@ -728,7 +728,7 @@ def _work(
     """Train, and send the lines of the log; then how it ended: done, failed or unreadable, and metrics or why."""
     prepare_worker()
     os.sched_setaffinity(0, cores)
-    log = logging.getLogger("training")
+    log = logging.getLogger("lstm_fcn.training")
     log.setLevel(logging.INFO)
     log.propagate = False
     log.addHandler(_Sender(sender))
@@ -760,13 +760,13 @@ def _train(channels: dict[str, Source], settings: Hyperparameters, slot: int, re
     """The metrics of the weights that a job with these settings keeps."""
     import torch
 
-    from training.data import load
-    from training.devices import choose_placement
-    from training.distributed import Group
-    from training.job import class_weights
-    from training.loop import Loop
-    from training.model import make_network
-    from training.stop import StopSignal
+    from lstm_fcn.training.data import load
+    from lstm_fcn.training.devices import choose_placement
+    from lstm_fcn.training.distributed import Group
+    from lstm_fcn.training.job import class_weights
+    from lstm_fcn.training.loop import Loop
+    from lstm_fcn.training.model import make_network
+    from lstm_fcn.training.stop import StopSignal
 
     group = Group()
     try:  # each trial reads the data anew: hyperparameters say how

@@ -13,12 +13,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from client import study
-from client.study import PRESETS, TrialResult, TuningResult, describe_range
-from container.artifact import check_writable
-from container.errors import UserError
-from container.metrics import METRICS
-from training.pictures import BLUE, DARK, GREY, VERMILION, house_style, save, write_whole
+from lstm_fcn.client import study
+from lstm_fcn.client.study import PRESETS, TrialResult, TuningResult, describe_range
+from lstm_fcn.container.artifact import check_writable
+from lstm_fcn.container.errors import UserError
+from lstm_fcn.container.metrics import METRICS
+from lstm_fcn.training.pictures import BLUE, DARK, GREY, VERMILION, house_style, save, write_whole
 
 EXISTING = click.Path(exists=True, path_type=Path)
 STUDY_FILE = "study.db"

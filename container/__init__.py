@@ -1,3 +1,1 @@
-"""What the training image and the serving image agree on."""
-
-__version__ = "0.1.0"
+"""The contract between the training image and the serving image."""

@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
-from container.errors import UserError
-from container.preprocess import Preprocessing
+from lstm_fcn.container.errors import UserError
+from lstm_fcn.container.preprocess import Preprocessing
 
 GRAPH = "model.onnx"
 WEIGHTS = "weights.safetensors"

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from container.errors import UserError
-from container.optml import OptML
+from lstm_fcn.container.errors import UserError
+from lstm_fcn.container.optml import OptML
 
 
 @dataclass(frozen=True)

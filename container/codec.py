@@ -15,8 +15,8 @@ import numpy as np
 import simdjson
 from numpy.typing import NDArray
 
-from container.errors import UserError
-from container.preprocess import STRICT, Fault, Preprocessing
+from lstm_fcn.container.errors import UserError
+from lstm_fcn.container.preprocess import STRICT, Fault, Preprocessing
 
 # What one cell of a series may hold, around it white space only. Words such as nan and inf are not numbers here.
 _NUMBER = re.compile(r"\s*[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?\s*")

@@ -1,7 +1,7 @@
 """The table of hyperparameters: names, types, ranges, defaults and help.
 
 Parsing, `train --help` and the page in `docs/` all come from `Hyperparameters`.
-`python -m container.hyperparameters > docs/hyperparameters.md` writes the page.
+`python -m lstm_fcn.container.hyperparameters > docs/hyperparameters.md` writes the page.
 """
 
 import difflib
@@ -13,7 +13,7 @@ from annotated_types import Ge, Le
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 
-from container.errors import UserError
+from lstm_fcn.container.errors import UserError
 
 # Written by the platform and its SDKs beside the user's own, with no meaning for us (T21).
 _PLATFORM_PREFIXES = ("sagemaker_", "_tuning_objective_metric")
@@ -248,7 +248,7 @@ The defaults are the paper's protocol. For results like it in a tenth of the tim
 {table}
 
 This page comes from the table in `container/hyperparameters.py`:
-`python -m container.hyperparameters > docs/hyperparameters.md`.
+`python -m lstm_fcn.container.hyperparameters > docs/hyperparameters.md`.
 """
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from container.errors import UserError
+from lstm_fcn.container.errors import UserError
 
 
 @dataclass(frozen=True)

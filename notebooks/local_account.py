@@ -16,9 +16,9 @@ import boto3
 from botocore import xform_name
 from sagemaker.core.local import LocalSession, image
 
-from client.sagemaker.jobs import Account, NotFoundError
-from client.sagemaker.requests import Request, join
-from container.errors import UserError
+from lstm_fcn.client.sagemaker.jobs import Account, NotFoundError
+from lstm_fcn.client.sagemaker.requests import Request, join
+from lstm_fcn.container.errors import UserError
 
 Parameters = dict[str, Any]
 

@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 
-from container.errors import UserError
+from lstm_fcn.container.errors import UserError
 
 USAGE = """Usage: serve
 
@@ -40,18 +40,18 @@ def main() -> int:
         return UserError.exit_code
     from gunicorn.app.wsgiapp import run
 
-    sys.argv = ["serve", "--config", "python:serving.gunicorn_conf"]
+    sys.argv = ["serve", "--config", "python:lstm_fcn.serving.gunicorn_conf"]
     run()
     return 0
 
 
 def _announce() -> None:
     """Say what will be served. Raises `UserError` if there is no usable model or a setting is wrong."""
-    from container import artifact
-    from container.codec import describe_length
-    from serving.encode import Encoder
-    from serving.negotiation import CSV, Reply
-    from serving.settings import Settings
+    from lstm_fcn.container import artifact
+    from lstm_fcn.container.codec import describe_length
+    from lstm_fcn.serving.encode import Encoder
+    from lstm_fcn.serving.negotiation import CSV, Reply
+    from lstm_fcn.serving.settings import Settings
 
     settings = Settings.from_environment()
     metadata, _ = artifact.load(settings.model_folder)

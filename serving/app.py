@@ -17,15 +17,15 @@ from werkzeug.exceptions import (
     ServiceUnavailable,
 )
 
-from container.cores import available_cores
-from container.errors import AlgorithmError, UserError
-from serving.admission import Admission
-from serving.decode import decode
-from serving.encode import Encoder
-from serving.negotiation import CSV, REPLY_TYPES, Reply, choose_reply, request_type
-from serving.page import render
-from serving.predictor import Predictor
-from serving.settings import MEBIBYTE, Settings
+from lstm_fcn.container.cores import available_cores
+from lstm_fcn.container.errors import AlgorithmError, UserError
+from lstm_fcn.serving.admission import Admission
+from lstm_fcn.serving.decode import decode
+from lstm_fcn.serving.encode import Encoder
+from lstm_fcn.serving.negotiation import CSV, REPLY_TYPES, Reply, choose_reply, request_type
+from lstm_fcn.serving.page import render
+from lstm_fcn.serving.predictor import Predictor
+from lstm_fcn.serving.settings import MEBIBYTE, Settings
 
 logger = logging.getLogger(__name__)
 

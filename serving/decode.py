@@ -9,10 +9,10 @@ import numpy as np
 import simdjson
 from numpy.typing import NDArray
 
-from container.artifact import Metadata
-from container.codec import BYTE_ORDER_MARK, HEADERLESS, Columns, describe_length, read_series
-from container.errors import UserError
-from serving.negotiation import CSV, JSON, JSON_LINES, NPY
+from lstm_fcn.container.artifact import Metadata
+from lstm_fcn.container.codec import BYTE_ORDER_MARK, HEADERLESS, Columns, describe_length, read_series
+from lstm_fcn.container.errors import UserError
+from lstm_fcn.serving.negotiation import CSV, JSON, JSON_LINES, NPY
 
 SOURCE = "request"  # as messages call it
 LAYOUTS = '{series}, {{"features": [...]}} or {{"data": {{"features": {{"values": [...]}}}}}}'

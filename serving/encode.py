@@ -8,10 +8,10 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from container.artifact import Metadata
-from container.errors import UserError
-from serving.negotiation import CSV, JSON, Reply
-from serving.predictor import Predictions
+from lstm_fcn.container.artifact import Metadata
+from lstm_fcn.container.errors import UserError
+from lstm_fcn.serving.negotiation import CSV, JSON, Reply
+from lstm_fcn.serving.predictor import Predictions
 
 
 class Encoder:

@@ -7,9 +7,9 @@ import socket
 import struct
 from typing import Any
 
-from serving.app import QUEUE
-from serving.settings import Settings
-from serving.worker import leave_slot, take_slot
+from lstm_fcn.serving.app import QUEUE
+from lstm_fcn.serving.settings import Settings
+from lstm_fcn.serving.worker import leave_slot, take_slot
 
 _settings = Settings.from_environment()
 
@@ -20,10 +20,12 @@ if _mallopt is not None:
     _mallopt(_MMAP_THRESHOLD, 128 * 1024)
     _mallopt(_ARENA_MAX, 2)
 
-wsgi_app = "serving.app:application()"
+wsgi_app = "lstm_fcn.serving.app:application()"
 bind = f"0.0.0.0:{_settings.port}"
 workers = _settings.workers
-worker_class = "serving.worker.BalancedWorker"  # threads: health checks are answered while predictions run (S3)
+worker_class = (
+    "lstm_fcn.serving.worker.BalancedWorker"  # threads: health checks are answered while predictions run (S3)
+)
 # Threads start when they are needed: one for each request of the queue, and some that see to health checks and to
 # clients who are slow to say what they want.
 threads = QUEUE + 256

@@ -12,9 +12,9 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from container import artifact
-from container.errors import UserError
-from serving.settings import Precision
+from lstm_fcn.container import artifact
+from lstm_fcn.container.errors import UserError
+from lstm_fcn.serving.settings import Precision
 
 logger = logging.getLogger(__name__)
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast, get_args
 
-from container.cores import available_cores
-from container.errors import UserError
-from container.optml import OptML
-from serving.negotiation import REPLY_TYPES, parse_outputs
+from lstm_fcn.container.cores import available_cores
+from lstm_fcn.container.errors import UserError
+from lstm_fcn.container.optml import OptML
+from lstm_fcn.serving.negotiation import REPLY_TYPES, parse_outputs
 
 Precision = Literal["float32", "bfloat16"]
 MEBIBYTE = 1024 * 1024

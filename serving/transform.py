@@ -22,16 +22,16 @@ from typing import BinaryIO, cast, get_args
 
 from tqdm import tqdm
 
-from container.channels import data_files
-from container.codec import Block, Plain, SeriesReader, unpacked
-from container.cores import available_cores
-from container.errors import AlgorithmError, UserError
-from container.optml import OptML
-from serving.decode import columns_of
-from serving.encode import Encoder
-from serving.negotiation import CSV, JSON_LINES, Reply, parse_outputs
-from serving.predictor import Predictor, TooLargeError
-from serving.settings import Precision
+from lstm_fcn.container.channels import data_files
+from lstm_fcn.container.codec import Block, Plain, SeriesReader, unpacked
+from lstm_fcn.container.cores import available_cores
+from lstm_fcn.container.errors import AlgorithmError, UserError
+from lstm_fcn.container.optml import OptML
+from lstm_fcn.serving.decode import columns_of
+from lstm_fcn.serving.encode import Encoder
+from lstm_fcn.serving.negotiation import CSV, JSON_LINES, Reply, parse_outputs
+from lstm_fcn.serving.predictor import Predictor, TooLargeError
+from lstm_fcn.serving.settings import Precision
 
 logger = logging.getLogger(__name__)
 
@@ -243,7 +243,7 @@ def plan(source: Path, target: Path, overwrite: bool) -> list[tuple[Path, Path]]
 
 def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog=os.environ.get("_LSTM_FCN_COMMAND", "python -m serving.transform"), description=__doc__
+        prog=os.environ.get("_LSTM_FCN_COMMAND", "python -m lstm_fcn.serving.transform"), description=__doc__
     )
     parser.add_argument("input", type=Path, help="CSV file, folder of them, or - for standard input; gzip files, too")
     parser.add_argument(

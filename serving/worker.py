@@ -10,7 +10,7 @@ from typing import Any
 
 from gunicorn.workers.gthread import ThreadWorker
 
-from serving.settings import Settings
+from lstm_fcn.serving.settings import Settings
 
 MOMENT = 0.002  # seconds that a worker leaves to those with fewer connections
 LINGER = 100  # milliseconds for which a thread waits for its connection's next request, rather than the loop

@@ -23,7 +23,7 @@ from typing import IO, TypeVar
 
 import numpy as np
 
-from container.errors import UserError
+from lstm_fcn.container.errors import UserError
 
 PROGRAMS = Path(sys.executable).parent
 TIMEOUT = 300  # seconds; nothing here takes a fifth of it

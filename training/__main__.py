@@ -7,9 +7,9 @@ import sys
 import traceback
 from collections.abc import Callable
 
-from container.errors import AlgorithmError, UserError
-from container.optml import OptML
-from training.stop import StopBeforeTraining, StopSignal
+from lstm_fcn.container.errors import AlgorithmError, UserError
+from lstm_fcn.container.optml import OptML
+from lstm_fcn.training.stop import StopBeforeTraining, StopSignal
 
 USAGE = """Usage: train
 
@@ -25,14 +25,14 @@ NOTHING_TO_SAVE = "Stopped before the first training step; there is no model to 
 def main() -> int:
     """Run the training job that lies below the root folder; returns the process's exit code (T55)."""
     if sys.argv[1:]:
-        from container.hyperparameters import help_text
+        from lstm_fcn.container.hyperparameters import help_text
 
         print(f"{USAGE}\n{help_text()}")
         return 0 if sys.argv[1:] in (["--help"], ["-h"]) else UserError.exit_code
     # Everything heavy is imported later: a signal must find its handler within the first second (T61).
     stop = StopSignal()
     logging.basicConfig(stream=sys.stdout, format="%(message)s")
-    logging.getLogger("training").setLevel(logging.INFO)
+    logging.getLogger("lstm_fcn.training").setLevel(logging.INFO)
     program = Program(OptML.from_environment(), stop)
     try:
         stop.listen()
@@ -64,7 +64,7 @@ class Program:
 
     def run(self) -> int:
         """Train, or start the processes that do, and return their exit code."""
-        from training.distributed import Group, is_worker, launch
+        from lstm_fcn.training.distributed import Group, is_worker, launch
 
         resources = self.optml.resources()
         group = Group()
@@ -75,7 +75,7 @@ class Program:
         if is_worker():
             group = Group.join(resources, self._end_at_once)
             self.leave = group.leave
-        from training.job import run
+        from lstm_fcn.training.job import run
 
         try:
             run(self.optml, self.stop, group)

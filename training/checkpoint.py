@@ -17,9 +17,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from container.artifact import write_synced
-from container.errors import UserError
-from training.distributed import Group
+from lstm_fcn.container.artifact import write_synced
+from lstm_fcn.container.errors import UserError
+from lstm_fcn.training.distributed import Group
 
 logger = logging.getLogger(__name__)
 

@@ -13,16 +13,16 @@ from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
 from torch import Tensor
 
-from container.artifact import Metadata, Scaling, Task, are_independent
-from container.channels import Source
-from container.codec import HEADERLESS, Block, Columns, SeriesReader, describe_length
-from container.errors import UserError
-from container.hyperparameters import Hyperparameters
-from container.preprocess import Preprocessing
-from training.distributed import Group
-from training.model import CONSTANT, Scaler
-from training.reading import READ_BYTES, ParallelReader, Progress, open_stream
-from training.store import MappedArray, Store, scratch_folder
+from lstm_fcn.container.artifact import Metadata, Scaling, Task, are_independent
+from lstm_fcn.container.channels import Source
+from lstm_fcn.container.codec import HEADERLESS, Block, Columns, SeriesReader, describe_length
+from lstm_fcn.container.errors import UserError
+from lstm_fcn.container.hyperparameters import Hyperparameters
+from lstm_fcn.container.preprocess import Preprocessing
+from lstm_fcn.training.distributed import Group
+from lstm_fcn.training.model import CONSTANT, Scaler
+from lstm_fcn.training.reading import READ_BYTES, ParallelReader, Progress, open_stream
+from lstm_fcn.training.store import MappedArray, Store, scratch_folder
 
 logger = logging.getLogger(__name__)
 

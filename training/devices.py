@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from container.cores import available_cores
-from training.distributed import Group
+from lstm_fcn.container.cores import available_cores
+from lstm_fcn.training.distributed import Group
 
 logger = logging.getLogger(__name__)
 

@@ -20,9 +20,9 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
-from container.errors import AlgorithmError, UserError
-from container.optml import Resources
-from training.stop import StopBeforeTraining
+from lstm_fcn.container.errors import AlgorithmError, UserError
+from lstm_fcn.container.optml import Resources
+from lstm_fcn.training.stop import StopBeforeTraining
 
 logger = logging.getLogger(__name__)
 
@@ -219,7 +219,7 @@ def launch(resources: Resources, one_process: bool) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _pass_on)
     try:
-        launch_agent(config, sys.executable, ["-u", "-m", "training"])
+        launch_agent(config, sys.executable, ["-u", "-m", "lstm_fcn.training"])
     except ChildFailedError as error:
         return int(error.get_first_failure()[1].exitcode)
     except (dist.DistError, TimeoutError) as error:

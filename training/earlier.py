@@ -12,12 +12,12 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from container.artifact import METADATA, WEIGHTS, Metadata, parse_metadata
-from container.channels import Source
-from container.errors import UserError
-from container.hyperparameters import Hyperparameters, parse_hyperparameters
-from training.data import Problem
-from training.model import LSTMFCN, Ensemble
+from lstm_fcn.container.artifact import METADATA, WEIGHTS, Metadata, parse_metadata
+from lstm_fcn.container.channels import Source
+from lstm_fcn.container.errors import UserError
+from lstm_fcn.container.hyperparameters import Hyperparameters, parse_hyperparameters
+from lstm_fcn.training.data import Problem
+from lstm_fcn.training.model import LSTMFCN, Ensemble
 
 logger = logging.getLogger(__name__)
 

@@ -7,10 +7,10 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
-from training.data import Dataset
-from training.distributed import Group
-from training.model import join_logits
-from training.step import count_correct, weighted_loss
+from lstm_fcn.training.data import Dataset
+from lstm_fcn.training.distributed import Group
+from lstm_fcn.training.model import join_logits
+from lstm_fcn.training.step import count_correct, weighted_loss
 
 EVALUATION_BATCH = 256  # series; larger ones gain nothing on a CPU and take memory on a GPU
 

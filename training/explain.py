@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from torch import Tensor
 
-from container.artifact import METADATA, WEIGHTS, Metadata, Scaling, parse_metadata
-from container.errors import UserError
-from container.hyperparameters import parse_hyperparameters
-from training.evaluate import EVALUATION_BATCH
-from training.model import LSTMFCN, Classifier, ConvBlock, Ensemble, Scaler, join_logits, make_network
-from training.recurrent import AttentionLSTM
+from lstm_fcn.container.artifact import METADATA, WEIGHTS, Metadata, Scaling, parse_metadata
+from lstm_fcn.container.errors import UserError
+from lstm_fcn.container.hyperparameters import parse_hyperparameters
+from lstm_fcn.training.evaluate import EVALUATION_BATCH
+from lstm_fcn.training.model import LSTMFCN, Classifier, ConvBlock, Ensemble, Scaler, join_logits, make_network
+from lstm_fcn.training.recurrent import AttentionLSTM
 
 Network = LSTMFCN | Ensemble
 

@@ -12,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import save
 
-from container.errors import AlgorithmError
-from training.model import Classifier
-from training.recurrent import ATTENTION_OPERATOR
+from lstm_fcn.container.errors import AlgorithmError
+from lstm_fcn.training.model import Classifier
+from lstm_fcn.training.recurrent import ATTENTION_OPERATOR
 
 logger = logging.getLogger(__name__)
 

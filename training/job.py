@@ -10,23 +10,24 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from container import __version__, artifact
-from container.channels import find_channels
-from container.codec import HEADERLESS
-from container.errors import UserError
-from container.hyperparameters import Hyperparameters, parse_hyperparameters
-from container.metrics import metric_text
-from container.optml import OptML
-from training.checkpoint import Checkpoints
-from training.data import Data, Problem, load
-from training.devices import choose_placement
-from training.distributed import Group
-from training.earlier import EarlierModel, load_earlier
-from training.explain import Network
-from training.export import export_graph, export_weights
-from training.loop import Fitted, Loop
-from training.model import Classifier, Scaler, make_network
-from training.stop import StopSignal
+from lstm_fcn import __version__
+from lstm_fcn.container import artifact
+from lstm_fcn.container.channels import find_channels
+from lstm_fcn.container.codec import HEADERLESS
+from lstm_fcn.container.errors import UserError
+from lstm_fcn.container.hyperparameters import Hyperparameters, parse_hyperparameters
+from lstm_fcn.container.metrics import metric_text
+from lstm_fcn.container.optml import OptML
+from lstm_fcn.training.checkpoint import Checkpoints
+from lstm_fcn.training.data import Data, Problem, load
+from lstm_fcn.training.devices import choose_placement
+from lstm_fcn.training.distributed import Group
+from lstm_fcn.training.earlier import EarlierModel, load_earlier
+from lstm_fcn.training.explain import Network
+from lstm_fcn.training.export import export_graph, export_weights
+from lstm_fcn.training.loop import Fitted, Loop
+from lstm_fcn.training.model import Classifier, Scaler, make_network
+from lstm_fcn.training.stop import StopSignal
 
 logger = logging.getLogger(__name__)
 
@@ -135,8 +136,10 @@ def _report(
     history: list[dict[str, float]],
 ) -> None:
     """Write the report; the model is what matters, and is kept if this fails."""
-    from training.report import write_report  # with all that draws, which is slow to load and not always needed
-    from training.summary import make_report
+    from lstm_fcn.training.report import (
+        write_report,  # with all that draws, which is slow to load and not always needed
+    )
+    from lstm_fcn.training.summary import make_report
 
     try:
         write_report(optml.output_data, make_report(settings, data, network, fitted, history, versions()))

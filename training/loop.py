@@ -11,16 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from container.errors import UserError
-from container.hyperparameters import Hyperparameters
-from container.metrics import metric_text
-from training.checkpoint import Checkpoint, Checkpoints, share
-from training.data import Dataset
-from training.devices import MixedPrecision, Placement, parallel_forward
-from training.distributed import Group
-from training.evaluate import evaluate, even_batches, set_exact_batch_norm
-from training.step import TrainingStep, capture_step, make_optimizer
-from training.stop import StopBeforeTraining, StopSignal
+from lstm_fcn.container.errors import UserError
+from lstm_fcn.container.hyperparameters import Hyperparameters
+from lstm_fcn.container.metrics import metric_text
+from lstm_fcn.training.checkpoint import Checkpoint, Checkpoints, share
+from lstm_fcn.training.data import Dataset
+from lstm_fcn.training.devices import MixedPrecision, Placement, parallel_forward
+from lstm_fcn.training.distributed import Group
+from lstm_fcn.training.evaluate import evaluate, even_batches, set_exact_batch_norm
+from lstm_fcn.training.step import TrainingStep, capture_step, make_optimizer
+from lstm_fcn.training.stop import StopBeforeTraining, StopSignal
 
 logger = logging.getLogger(__name__)
 

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from container.artifact import Scaling
-from container.hyperparameters import Hyperparameters
-from training.recurrent import make_layer
+from lstm_fcn.container.artifact import Scaling
+from lstm_fcn.container.hyperparameters import Hyperparameters
+from lstm_fcn.training.recurrent import make_layer
 
 
 def make_network(settings: Hyperparameters, num_variables: int, length: int, num_classes: int) -> "LSTMFCN | Ensemble":

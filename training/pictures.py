@@ -25,8 +25,8 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from matplotlib.typing import RcKeyType
 from numpy.typing import NDArray
 
-from container.artifact import write_synced
-from container.errors import UserError
+from lstm_fcn.container.artifact import write_synced
+from lstm_fcn.container.errors import UserError
 
 # Colours that people with any kind of colour vision tell apart (Okabe and Ito 2008).
 BLUE, VERMILION, GREY, DARK = "#0072b2", "#d55e00", "#9a9a9a", "#333333"

@@ -18,10 +18,10 @@ from typing import BinaryIO
 
 from typing_extensions import Buffer
 
-from container.channels import Source
-from container.codec import Plain, SeriesReader, parse_plain, unpacked
-from container.cores import available_cores
-from container.errors import UserError
+from lstm_fcn.container.channels import Source
+from lstm_fcn.container.codec import Plain, SeriesReader, parse_plain, unpacked
+from lstm_fcn.container.cores import available_cores
+from lstm_fcn.container.errors import UserError
 
 logger = logging.getLogger(__name__)
 

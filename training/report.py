@@ -21,8 +21,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from sklearn.metrics import confusion_matrix, multilabel_confusion_matrix, precision_recall_fscore_support
 
-from training import pictures
-from training.pictures import Example, printable, write_whole
+from lstm_fcn.training import pictures
+from lstm_fcn.training.pictures import Example, printable, write_whole
 
 
 @dataclass(frozen=True)

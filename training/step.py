@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from training.data import Dataset
-from training.model import join_logits
+from lstm_fcn.training.data import Dataset
+from lstm_fcn.training.model import join_logits
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from container.errors import UserError
+from lstm_fcn.container.errors import UserError
 
 MEMORY_LIMIT = 512 * 1024 * 1024  # bytes of one store; joining its blocks takes as much again for a moment
 

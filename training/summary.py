@@ -6,12 +6,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from container.hyperparameters import Hyperparameters
-from training.data import Data, Dataset, Problem
-from training.explain import Network, activation_maps, predict, unscale
-from training.loop import Fitted
-from training.pictures import Example
-from training.report import Evaluation, Report
+from lstm_fcn.container.hyperparameters import Hyperparameters
+from lstm_fcn.training.data import Data, Dataset, Problem
+from lstm_fcn.training.explain import Network, activation_maps, predict, unscale
+from lstm_fcn.training.loop import Fitted
+from lstm_fcn.training.pictures import Example
+from lstm_fcn.training.report import Evaluation, Report
 
 MOST_ROWS = 10_000  # of which predictions are made for a report; more are sampled
 

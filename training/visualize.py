@@ -1,4 +1,4 @@
-"""Pictures of a model: `python -m training.visualize MODEL DATA.csv PICTURES`.
+"""Pictures of a model: `python -m lstm_fcn.training.visualize MODEL DATA.csv PICTURES`.
 
 From the files of the model and labelled series, in the form of the training data: what the convolutions look at in a
 series, what the attention looks at, learned filters, learning curves, the confusion matrix, and the most confident
@@ -17,16 +17,16 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
-from container.artifact import Metadata, Scaling
-from container.channels import Source
-from container.codec import HEADERLESS, Columns
-from container.errors import UserError
-from training import pictures
-from training.data import Problem, load_validation
-from training.distributed import Group
-from training.explain import Network, activation_maps, attention, filters, load_classifier, predict
-from training.pictures import Example
-from training.report import Evaluation
+from lstm_fcn.container.artifact import Metadata, Scaling
+from lstm_fcn.container.channels import Source
+from lstm_fcn.container.codec import HEADERLESS, Columns
+from lstm_fcn.container.errors import UserError
+from lstm_fcn.training import pictures
+from lstm_fcn.training.data import Problem, load_validation
+from lstm_fcn.training.distributed import Group
+from lstm_fcn.training.explain import Network, activation_maps, attention, filters, load_classifier, predict
+from lstm_fcn.training.pictures import Example
+from lstm_fcn.training.report import Evaluation
 
 MOST_SERIES = 500  # drawn side by side in one picture of attention
 
@@ -194,7 +194,7 @@ def _filters(subject: Subject) -> dict[str, Figure]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m training.visualize", description=(__doc__ or "").partition("\n\n")[2]
+        prog="python -m lstm_fcn.training.visualize", description=(__doc__ or "").partition("\n\n")[2]
     )
     parser.add_argument("model", type=Path, metavar="MODEL", help="folder with model.json and weights.safetensors")
     parser.add_argument("data", type=Path, metavar="DATA.csv", help="labelled series, as for training")

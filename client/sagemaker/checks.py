@@ -14,8 +14,8 @@ import botocore.session
 from botocore.model import ListShape, MapShape, ServiceModel, Shape, StringShape, StructureShape
 from botocore.validate import ParamValidator
 
-from client.sagemaker.requests import Request
-from container.errors import UserError
+from lstm_fcn.client.sagemaker.requests import Request
+from lstm_fcn.container.errors import UserError
 
 # What a value of the right form looks like, by the shape's name; for others the pattern has to do.
 EXAMPLES = {

@@ -11,14 +11,14 @@ from typing import Any, TypeVar, get_args
 import click
 from tqdm import tqdm
 
-from client.sagemaker import jobs, requests, specification
-from client.sagemaker.checks import check
-from client.sagemaker.jobs import KINDS, Account, Created, State
-from client.sagemaker.requests import Batch, Endpoint, Range, Request, Search, Training
-from container.channels import CHANNELS
-from container.errors import UserError
-from serving.negotiation import CSV, REPLY_TYPES, REQUEST_TYPES
-from serving.settings import Precision
+from lstm_fcn.client.sagemaker import jobs, requests, specification
+from lstm_fcn.client.sagemaker.checks import check
+from lstm_fcn.client.sagemaker.jobs import KINDS, Account, Created, State
+from lstm_fcn.client.sagemaker.requests import Batch, Endpoint, Range, Request, Search, Training
+from lstm_fcn.container.channels import CHANNELS
+from lstm_fcn.container.errors import UserError
+from lstm_fcn.serving.negotiation import CSV, REPLY_TYPES, REQUEST_TYPES
+from lstm_fcn.serving.settings import Precision
 
 METRICS_SECONDS = 60.0  # between two lines of metrics where nobody watches
 

@@ -1,7 +1,7 @@
 """Jobs and endpoints on SageMaker: create, watch, follow their logs, delete. The commands are these functions' surface.
 
-    from client.sagemaker import jobs
-    from client.sagemaker.requests import Training
+    from lstm_fcn.client.sagemaker import jobs
+    from lstm_fcn.client.sagemaker.requests import Training
 
     job = jobs.train(Training(image=..., role=..., training="s3://...", output="s3://..."))
     print(jobs.wait(job.name).artifact)
@@ -32,8 +32,8 @@ from botocore.exceptions import (
     ProfileNotFound,
 )
 
-from client.sagemaker.checks import check
-from client.sagemaker.requests import (
+from lstm_fcn.client.sagemaker.checks import check
+from lstm_fcn.client.sagemaker.requests import (
     BASE_NAME,
     IMAGES,
     Batch,
@@ -51,7 +51,7 @@ from client.sagemaker.requests import (
     tuning_job,
     unique_name,
 )
-from container.errors import UserError
+from lstm_fcn.container.errors import UserError
 
 POLL_SECONDS = 10.0
 LONGEST_TUNING_NAME = 32  # M17

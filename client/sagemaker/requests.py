@@ -13,12 +13,12 @@ from typing import Any, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from container.channels import CHANNELS
-from container.errors import UserError
-from container.hyperparameters import fields_by_name, parse_hyperparameters
-from container.metrics import METRICS
-from serving.negotiation import CSV, JSON, JSON_LINES, NPY, REPLY_TYPES, REQUEST_TYPES
-from serving.settings import Settings
+from lstm_fcn.container.channels import CHANNELS
+from lstm_fcn.container.errors import UserError
+from lstm_fcn.container.hyperparameters import fields_by_name, parse_hyperparameters
+from lstm_fcn.container.metrics import METRICS
+from lstm_fcn.serving.negotiation import CSV, JSON, JSON_LINES, NPY, REPLY_TYPES, REQUEST_TYPES
+from lstm_fcn.serving.settings import Settings
 
 BASE_NAME = "lstm-fcn"
 VARIANT = "all"  # of an endpoint: there is one only

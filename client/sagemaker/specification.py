@@ -11,8 +11,8 @@ from typing import Any
 from annotated_types import Ge, Le
 from pydantic.fields import FieldInfo
 
-from client.sagemaker.checks import values_of
-from client.sagemaker.requests import (
+from lstm_fcn.client.sagemaker.checks import values_of
+from lstm_fcn.client.sagemaker.requests import (
     BASE_NAME,
     TUNABLE,
     Batch,
@@ -27,10 +27,10 @@ from client.sagemaker.requests import (
     training_definition,
     transform_definition,
 )
-from container.channels import CHANNELS
-from container.hyperparameters import fields_by_name, parse_hyperparameters
-from container.metrics import METRICS
-from serving.negotiation import REPLY_TYPES, REQUEST_TYPES
+from lstm_fcn.container.channels import CHANNELS
+from lstm_fcn.container.hyperparameters import fields_by_name, parse_hyperparameters
+from lstm_fcn.container.metrics import METRICS
+from lstm_fcn.serving.negotiation import REPLY_TYPES, REQUEST_TYPES
 
 DESCRIPTION = "Time series classification with LSTM-FCN: labelled series in CSV files, one a row."
 # The images are for x86-64 (so no Graviton, no Grace), torch for CUDA (so neither Trainium nor Gaudi) from the Turing

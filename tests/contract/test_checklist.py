@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from container.hyperparameters import Hyperparameters
-from container.metrics import METRICS
+from lstm_fcn.container.hyperparameters import Hyperparameters
+from lstm_fcn.container.metrics import METRICS
 from tests.contract.conftest import Mount, stop_in_training
 from tests.contract.test_continuing import member, pack, pack_strange
 from tests.programs import (

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import pytest
 
-from container import artifact
+from lstm_fcn.container import artifact
 from tests.contract.conftest import BY_EPOCH, EPOCHS, INTERRUPTED, Mount, prepare_interrupted
 from tests.programs import (
     Result,

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from container import artifact
-from container.metrics import METRICS
+from lstm_fcn.container import artifact
+from lstm_fcn.container.metrics import METRICS
 from tests.programs import (
     MODEL_FILES,
     SMALL,

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from container import artifact
-from container.errors import AlgorithmError, UserError
+from lstm_fcn.container import artifact
+from lstm_fcn.container.errors import AlgorithmError, UserError
 from tests.programs import MODEL_FILES, Background, Result, TrainingJob, assert_succeeded, labelled_csv
 
 HOSTS = ["127.0.0.1", "127.0.0.2"]

@@ -21,7 +21,7 @@ import boto3
 import nbformat
 import pytest
 
-from client.sagemaker import jobs
+from lstm_fcn.client.sagemaker import jobs
 from tests.contract.test_sagemaker_client import REGION, ROLE, cloud
 from tests.programs import PROGRAMS
 

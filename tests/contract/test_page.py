@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, FilePayload, Page, Request, Route, expect, sync_playwright
 
-from container.preprocess import Preprocessing
+from lstm_fcn.container.preprocess import Preprocessing
 from tests.programs import SMALL, Endpoint, TrainingJob, assert_succeeds, endpoint, labelled_csv
 
 GOLDEN = Path(__file__).parents[1] / "golden"

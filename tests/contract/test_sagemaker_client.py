@@ -15,9 +15,9 @@ from typing import Any
 import boto3
 import pytest
 
-from client.__main__ import main
-from client.sagemaker import jobs
-from client.sagemaker.requests import (
+from lstm_fcn.client.__main__ import main
+from lstm_fcn.client.sagemaker import jobs
+from lstm_fcn.client.sagemaker.requests import (
     PRODUCT,
     Batch,
     Endpoint,
@@ -29,10 +29,10 @@ from client.sagemaker.requests import (
     training_job,
     transform_job,
 )
-from client.sagemaker.specification import Validation, model_package
-from container.channels import CHANNELS
-from container.errors import UserError
-from container.metrics import METRICS, metric_text
+from lstm_fcn.client.sagemaker.specification import Validation, model_package
+from lstm_fcn.container.channels import CHANNELS
+from lstm_fcn.container.errors import UserError
+from lstm_fcn.container.metrics import METRICS, metric_text
 from tests.programs import (
     PROGRAMS,
     TrainingJob,

@@ -9,8 +9,8 @@ import onnxruntime
 import pytest
 from numpy.typing import NDArray
 
-from container import artifact
-from container.preprocess import Preprocessing
+from lstm_fcn.container import artifact
+from lstm_fcn.container.preprocess import Preprocessing
 from tests.programs import (
     SMALL,
     Endpoint,

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from container.errors import UserError
+from lstm_fcn.container.errors import UserError
 from tests.programs import (
     PROGRAMS,
     Endpoint,

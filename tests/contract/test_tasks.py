@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from container import artifact
-from container.metrics import METRICS
+from lstm_fcn.container import artifact
+from lstm_fcn.container.metrics import METRICS
 from tests.programs import (
     SMALL,
     Endpoint,

@@ -16,9 +16,9 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from container import artifact
-from container.errors import AlgorithmError, UserError
-from container.metrics import METRICS
+from lstm_fcn.container import artifact
+from lstm_fcn.container.errors import AlgorithmError, UserError
+from lstm_fcn.container.metrics import METRICS
 from tests.programs import (
     PROGRAMS,
     Background,

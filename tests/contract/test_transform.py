@@ -1,4 +1,4 @@
-"""`python -m serving.transform` as a black box: files, folders and pipes; all of an output or nothing of it."""
+"""`lstm_fcn.serving.transform` as a black box: files, folders and pipes; all of an output or nothing of it."""
 
 import csv
 import gzip
@@ -25,7 +25,7 @@ MANY = 4000  # times the rows: several blocks
 
 
 def command(*arguments: str | Path, model: Path = MODEL) -> list[str]:
-    return [sys.executable, "-m", "serving.transform", *map(str, arguments), "--model", str(model)]
+    return [sys.executable, "-m", "lstm_fcn.serving.transform", *map(str, arguments), "--model", str(model)]
 
 
 def transform(*arguments: str | Path, given: bytes = b"", model: Path = MODEL) -> "subprocess.CompletedProcess[bytes]":

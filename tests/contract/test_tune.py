@@ -21,8 +21,8 @@ from tests.programs import SMALL, Background, Result, TrainingJob, descendants, 
 PROGRAM = """
 import signal
 import sys
-from client import study
-from client.__main__ import main
+from lstm_fcn.client import study
+from lstm_fcn.client.__main__ import main
 study.ALIVE, study.ABANDONED = 0.5, 6.0
 signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.exit(main())

@@ -11,7 +11,7 @@ import pytest
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from container import artifact
+from lstm_fcn.container import artifact
 from tests.contract.test_transform import transform
 from tests.programs import (
     SMALL,

@@ -14,14 +14,14 @@ import numpy as np
 from flask.testing import FlaskClient
 from numpy.typing import NDArray
 
-from container.codec import HEADERLESS, Block, Columns, SeriesReader
-from container.errors import UserError
-from container.preprocess import Preprocessing
-from serving.app import create_app
-from serving.decode import decode
-from serving.negotiation import REQUEST_TYPES
-from serving.predictor import Predictor
-from serving.settings import Settings
+from lstm_fcn.container.codec import HEADERLESS, Block, Columns, SeriesReader
+from lstm_fcn.container.errors import UserError
+from lstm_fcn.container.preprocess import Preprocessing
+from lstm_fcn.serving.app import create_app
+from lstm_fcn.serving.decode import decode
+from lstm_fcn.serving.negotiation import REQUEST_TYPES
+from lstm_fcn.serving.predictor import Predictor
+from lstm_fcn.serving.settings import Settings
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 CORPUS = Path(__file__).parent / "corpus"

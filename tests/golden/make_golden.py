@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from container.artifact import SCHEMA_VERSION
-from serving.decode import decode
-from serving.negotiation import CSV
-from serving.predictor import Predictor
+from lstm_fcn.container.artifact import SCHEMA_VERSION
+from lstm_fcn.serving.decode import decode
+from lstm_fcn.serving.negotiation import CSV
+from lstm_fcn.serving.predictor import Predictor
 from tests.programs import TrainingJob
 
 FOLDER = Path(__file__).parent / f"v{SCHEMA_VERSION}"

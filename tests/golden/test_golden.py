@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from container.artifact import SCHEMA_VERSION
-from serving.decode import decode
-from serving.negotiation import CSV
-from serving.predictor import Predictor
+from lstm_fcn.container.artifact import SCHEMA_VERSION
+from lstm_fcn.serving.decode import decode
+from lstm_fcn.serving.negotiation import CSV
+from lstm_fcn.serving.predictor import Predictor
 
 FOLDERS = sorted(Path(__file__).parent.glob("v*"))
 

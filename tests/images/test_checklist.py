@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from container.metrics import METRICS
+from lstm_fcn.container.metrics import METRICS
 from tests.contract.test_serving import GOLDEN, LABELS, ROWS
 from tests.images.engine import SERVE, TRAIN, Container, docker, inspect, running
 from tests.programs import (

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from training.distributed import Group
+from lstm_fcn.training.distributed import Group
 
 SECONDS = 60  # after which a thread that waits for the others gives up
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import accuracy
-from benchmarks.accuracy import Row, Run, average_runs, read_results, select_problems, train_and_test
-from benchmarks.archive import load_description
-from container.errors import UserError
+from lstm_fcn.benchmarks import accuracy
+from lstm_fcn.benchmarks.accuracy import Row, Run, average_runs, read_results, select_problems, train_and_test
+from lstm_fcn.benchmarks.archive import load_description
+from lstm_fcn.container.errors import UserError
 from tests.programs import labelled_csv
 
 

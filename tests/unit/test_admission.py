@@ -4,7 +4,7 @@ import time
 import pytest
 from werkzeug.exceptions import ServiceUnavailable
 
-from serving.admission import LARGE, RETRY_AFTER, Admission
+from lstm_fcn.serving.admission import LARGE, RETRY_AFTER, Admission
 
 
 def test_more_requests_than_places_are_told_to_come_back() -> None:

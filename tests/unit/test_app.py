@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from flask.testing import FlaskClient
 
-from serving import app as app_module
-from serving.app import application, create_app
-from serving.predictor import Predictions, Predictor
-from serving.settings import Settings
+from lstm_fcn.serving import app as app_module
+from lstm_fcn.serving.app import application, create_app
+from lstm_fcn.serving.predictor import Predictions, Predictor
+from lstm_fcn.serving.settings import Settings
 from tests.unit.test_predictor import save_model_of_variables
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "v1"

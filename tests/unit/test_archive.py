@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.archive import (
+from lstm_fcn.benchmarks.archive import (
     Declared,
     Description,
     find_problems,
@@ -23,10 +23,10 @@ from benchmarks.archive import (
     read_problem,
     read_summary,
 )
-from benchmarks.formats import parse
-from container.codec import HEADERLESS, SeriesReader
-from container.errors import UserError
-from container.preprocess import Preprocessing
+from lstm_fcn.benchmarks.formats import parse
+from lstm_fcn.container.codec import HEADERLESS, SeriesReader
+from lstm_fcn.container.errors import UserError
+from lstm_fcn.container.preprocess import Preprocessing
 
 TS = "@problemName Tiny\n@timeStamps false\n@univariate {univariate}\n@classLabel true a b\n@data\n"
 UNIVARIATE, MULTIVARIATE = TS.format(univariate="true"), TS.format(univariate="false")
@@ -318,7 +318,7 @@ def test_a_damaged_zip_file(tmp_path: Path) -> None:
 
 def test_large_files_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = pack(tmp_path / "archive.zip", {f"Tiny/Tiny_{half}.tsv": GOOD for half in ("TRAIN", "TEST")})
-    monkeypatch.setattr("benchmarks.archive.LARGEST_FILE", len(GOOD) - 1)
+    monkeypatch.setattr("lstm_fcn.benchmarks.archive.LARGEST_FILE", len(GOOD) - 1)
     with pytest.raises(UserError, match=f"Tiny_TRAIN.tsv has {len(GOOD)} bytes; at most {len(GOOD) - 1}"):
         read_problem(find_problems(path)[0])
 
@@ -411,7 +411,7 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("benchmarks.archive._write_csv", fail)
+    monkeypatch.setattr("lstm_fcn.benchmarks.archive._write_csv", fail)
     put(tmp_path / "archive", GOOD, GOOD)
     with pytest.raises(UserError, match="Tiny: No space left on device"):
         import_problem(find_problems(tmp_path / "archive")[0], tmp_path / "out")

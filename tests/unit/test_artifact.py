@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from container import artifact
-from container.artifact import Metadata, Scaling
-from container.errors import UserError
-from container.preprocess import Preprocessing
+from lstm_fcn.container import artifact
+from lstm_fcn.container.artifact import Metadata, Scaling
+from lstm_fcn.container.errors import UserError
+from lstm_fcn.container.preprocess import Preprocessing
 
 METADATA = Metadata(
     classes=["1.0", "ja, ja"],

@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from container.channels import Source, find_channels
-from container.errors import UserError
-from container.optml import OptML
+from lstm_fcn.container.channels import Source, find_channels
+from lstm_fcn.container.errors import UserError
+from lstm_fcn.container.optml import OptML
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from container.errors import UserError
+from lstm_fcn.container.errors import UserError
+from lstm_fcn.training.checkpoint import Checkpoint, Checkpoints, share
+from lstm_fcn.training.distributed import Group
 from tests.unit.groups import run_together
-from training.checkpoint import Checkpoint, Checkpoints, share
-from training.distributed import Group
 
 FINGERPRINT = {"epochs": 5, "lr": 0.1, "data": "0123", "data classes": ["a", "b"], "processes": 1}
 

@@ -6,14 +6,14 @@ import sys
 import pytest
 from click.testing import CliRunner
 
-from client.__main__ import COMMANDS, lstm_fcn, main
-from client.local import train
-from client.options import given_hyperparameters
-from container.hyperparameters import fields_by_name
+from lstm_fcn.client.__main__ import COMMANDS, lstm_fcn, main
+from lstm_fcn.client.local import train
+from lstm_fcn.client.options import given_hyperparameters
+from lstm_fcn.container.hyperparameters import fields_by_name
 
 
 def test_help_lists_every_command_without_loading_any() -> None:
-    code = "import sys; from client.__main__ import main; main(['--help']); print(sorted(sys.modules))"
+    code = "import sys; from lstm_fcn.client.__main__ import main; main(['--help']); print(sorted(sys.modules))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     text, _, modules = result.stdout.rpartition("\n[")
     assert all(f"  {name} " in text for name in COMMANDS)

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from numpy.typing import NDArray
 
-from container import codec
-from container.codec import Block, Columns, SeriesReader, read_series
-from container.errors import UserError
-from container.preprocess import STRICT, Preprocessing
+from lstm_fcn.container import codec
+from lstm_fcn.container.codec import Block, Columns, SeriesReader, read_series
+from lstm_fcn.container.errors import UserError
+from lstm_fcn.container.preprocess import STRICT, Preprocessing
 
 PLAIN = b"a,1,2.5,-3\nb,4e-3,.5,6.\n"
 LABELS = ["a", "b"]

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 from scipy import stats  # type: ignore[import-untyped]
 
-from benchmarks import compare, statistics
-from benchmarks.diagrams import draw_critical_difference, draw_scatter
+from lstm_fcn.benchmarks import compare, statistics
+from lstm_fcn.benchmarks.diagrams import draw_critical_difference, draw_scatter
 
 # Demsar (2006), table 6. The paper's ranks tell the last two of row 13 apart, which it prints as 0.975 both.
 DEMSAR = pd.DataFrame(

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from container.cores import available_cores
+from lstm_fcn.container.cores import available_cores
 
 
 @pytest.fixture(autouse=True)

@@ -13,19 +13,19 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from container import codec
-from container.artifact import Metadata, Scaling
-from container.channels import Source
-from container.codec import HEADERLESS, Columns
-from container.errors import UserError
-from container.hyperparameters import parse_hyperparameters
-from container.preprocess import Preprocessing
+from lstm_fcn.container import codec
+from lstm_fcn.container.artifact import Metadata, Scaling
+from lstm_fcn.container.channels import Source
+from lstm_fcn.container.codec import HEADERLESS, Columns
+from lstm_fcn.container.errors import UserError
+from lstm_fcn.container.hyperparameters import parse_hyperparameters
+from lstm_fcn.container.preprocess import Preprocessing
+from lstm_fcn.training import data as data_module
+from lstm_fcn.training import reading, store
+from lstm_fcn.training.data import Data, Dataset, Moments, hold_out, load, sort_classes
+from lstm_fcn.training.distributed import Group
+from lstm_fcn.training.model import Scaler
 from tests.unit.groups import run_together
-from training import data as data_module
-from training import reading, store
-from training.data import Data, Dataset, Moments, hold_out, load, sort_classes
-from training.distributed import Group
-from training.model import Scaler
 
 ONE_HOT = "y1,y2,y3,x1,x2\n0,0,1,1,2\n1,0,0,3,4\n0,1,0,5,6\n1,0,0,7,8\n"
 SEVERAL = ONE_HOT + "1,1,0,9,9\n0,0,0,9,9\n"

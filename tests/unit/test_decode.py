@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from container.artifact import Metadata, Scaling
-from container.errors import UserError
-from container.preprocess import Preprocessing
-from serving.decode import decode
-from serving.negotiation import CSV, JSON, JSON_LINES, NPY, REQUEST_TYPES
+from lstm_fcn.container.artifact import Metadata, Scaling
+from lstm_fcn.container.errors import UserError
+from lstm_fcn.container.preprocess import Preprocessing
+from lstm_fcn.serving.decode import decode
+from lstm_fcn.serving.negotiation import CSV, JSON, JSON_LINES, NPY, REQUEST_TYPES
 
 ROWS = [[1.0, 2.5, -3e-5], [4.0, 0.0, 1e300]]
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from training import devices
-from training.devices import MixedPrecision, Placement, choose_placement, parallel_forward
-from training.distributed import Group
-from training.model import LSTMFCN, Ensemble
+from lstm_fcn.training import devices
+from lstm_fcn.training.devices import MixedPrecision, Placement, choose_placement, parallel_forward
+from lstm_fcn.training.distributed import Group
+from lstm_fcn.training.model import LSTMFCN, Ensemble
 
 
 @pytest.fixture(autouse=True)

@@ -9,11 +9,10 @@ import pytest
 import torch
 from torch.distributed import HashStore  # type: ignore[attr-defined]
 
-from container.errors import UserError
-from container.optml import Resources
-from tests.programs import free_port
-from training import distributed
-from training.distributed import (
+from lstm_fcn.container.errors import UserError
+from lstm_fcn.container.optml import Resources
+from lstm_fcn.training import distributed
+from lstm_fcn.training.distributed import (
     Group,
     HostLostError,
     _Heartbeat,
@@ -22,6 +21,7 @@ from training.distributed import (
     is_worker,
     launch,
 )
+from tests.programs import free_port
 
 RESOURCES = Resources("algo-1", ("algo-1", "algo-2"), None)
 

@@ -14,12 +14,12 @@ from pathlib import Path
 import click
 import pytest
 
-from client.__main__ import COMMANDS, lstm_fcn
-from client.sagemaker.commands import sagemaker
-from container.channels import CHANNELS
-from container.hyperparameters import parse_hyperparameters
-from container.metrics import METRICS
-from serving import transform
+from lstm_fcn.client.__main__ import COMMANDS, lstm_fcn
+from lstm_fcn.client.sagemaker.commands import sagemaker
+from lstm_fcn.container.channels import CHANNELS
+from lstm_fcn.container.hyperparameters import parse_hyperparameters
+from lstm_fcn.container.metrics import METRICS
+from lstm_fcn.serving import transform
 
 PROJECT = Path(__file__).parents[2]
 FILES = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *sorted((PROJECT / "docs").glob("*.md"))]
@@ -58,7 +58,9 @@ def commands() -> list[tuple[str, list[str]]]:
 
 
 def test_the_page_of_hyperparameters_is_the_real_one() -> None:
-    printed = subprocess.run([sys.executable, "-m", "container.hyperparameters"], capture_output=True, check=True)
+    printed = subprocess.run(
+        [sys.executable, "-m", "lstm_fcn.container.hyperparameters"], capture_output=True, check=True
+    )
     assert PAGES["docs/hyperparameters.md"] == printed.stdout.decode()
 
 
@@ -119,7 +121,7 @@ def test_commands_have_the_options_that_are_shown(monkeypatch: pytest.MonkeyPatc
 
 def check_command(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     match words:
-        case ["lstm-fcn", "transform", *rest] | ["python", "-m", "serving.transform", *rest]:
+        case ["lstm-fcn", "transform", *rest] | ["python", "-m", "lstm_fcn.serving.transform", *rest]:
             monkeypatch.setattr(sys, "argv", ["transform", *rest])
             transform._parse_arguments()
         case ["lstm-fcn", *rest]:

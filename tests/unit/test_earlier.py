@@ -11,17 +11,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from container import artifact
-from container.artifact import Metadata, Scaling, Task
-from container.channels import Source
-from container.codec import HEADERLESS
-from container.errors import UserError
-from container.hyperparameters import parse_hyperparameters
-from container.preprocess import STRICT
-from training.data import Problem
-from training.earlier import EarlierModel, load_earlier
-from training.export import export_weights
-from training.model import LSTMFCN, Classifier, Ensemble, Scaler, make_network
+from lstm_fcn.container import artifact
+from lstm_fcn.container.artifact import Metadata, Scaling, Task
+from lstm_fcn.container.channels import Source
+from lstm_fcn.container.codec import HEADERLESS
+from lstm_fcn.container.errors import UserError
+from lstm_fcn.container.hyperparameters import parse_hyperparameters
+from lstm_fcn.container.preprocess import STRICT
+from lstm_fcn.training.data import Problem
+from lstm_fcn.training.earlier import EarlierModel, load_earlier
+from lstm_fcn.training.export import export_weights
+from lstm_fcn.training.model import LSTMFCN, Classifier, Ensemble, Scaler, make_network
 
 LENGTH = 12
 CLASSES = ["a", "b", "c"]
@@ -164,7 +164,7 @@ class TestLoading:
     def test_a_file_that_is_too_large_is_not_read(
         self, tmp_path: Path, files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("training.earlier.LARGEST_FILE", 1000)
+        monkeypatch.setattr("lstm_fcn.training.earlier.LARGEST_FILE", 1000)
         with pytest.raises(UserError, match=r"holds a file weights\.safetensors of \d+ bytes; it was not read"):
             load_earlier(pack(tmp_path / "channel" / "model.tar.gz", files))
 

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from container.artifact import Metadata, Scaling, Task
-from container.errors import UserError
-from serving.encode import Encoder
-from serving.negotiation import CSV, JSON, JSON_LINES, OUTPUTS, Reply
-from serving.predictor import Predictions
+from lstm_fcn.container.artifact import Metadata, Scaling, Task
+from lstm_fcn.container.errors import UserError
+from lstm_fcn.serving.encode import Encoder
+from lstm_fcn.serving.negotiation import CSV, JSON, JSON_LINES, OUTPUTS, Reply
+from lstm_fcn.serving.predictor import Predictions
 
 PREDICTIONS = Predictions(
     np.array([[0.75, 0.125], [1e-9, 1 / 3]], dtype=np.float32), np.array([[1, -2, 0.5], [0, 3, 1e20]], dtype=np.float32)

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from sklearn.metrics import balanced_accuracy_score, f1_score, roc_auc_score
 from torch import Tensor, nn
 
+from lstm_fcn.training import evaluate as evaluate_module
+from lstm_fcn.training.data import Dataset
+from lstm_fcn.training.distributed import Group
+from lstm_fcn.training.evaluate import evaluate, even_batches, measure_scores, set_exact_batch_norm
+from lstm_fcn.training.model import LSTMFCN, Ensemble
 from tests.unit.groups import run_together
-from training import evaluate as evaluate_module
-from training.data import Dataset
-from training.distributed import Group
-from training.evaluate import evaluate, even_batches, measure_scores, set_exact_batch_norm
-from training.model import LSTMFCN, Ensemble
 
 
 def never() -> bool:

@@ -12,12 +12,12 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from container.artifact import Scaling
-from container.errors import AlgorithmError
-from serving.predictor import open_session
-from training import export
-from training.export import export_graph, export_weights, largest_difference
-from training.model import LSTMFCN, Classifier, Ensemble, Scaler
+from lstm_fcn.container.artifact import Scaling
+from lstm_fcn.container.errors import AlgorithmError
+from lstm_fcn.serving.predictor import open_session
+from lstm_fcn.training import export
+from lstm_fcn.training.export import export_graph, export_weights, largest_difference
+from lstm_fcn.training.model import LSTMFCN, Classifier, Ensemble, Scaler
 
 LENGTH = 24
 AGREEMENT = 2e-6
@@ -133,7 +133,7 @@ def test_one_step_of_time_is_no_recurrence() -> None:
 def test_the_same_network_gives_the_same_bytes_and_the_exporter_is_quiet(caplog: pytest.LogCaptureFixture) -> None:
     first = exported("over time")
     caplog.clear()
-    caplog.set_level(logging.INFO, "training")
+    caplog.set_level(logging.INFO, "lstm_fcn.training")
     assert export_graph(make("over time"), make_rows("over time", 9)) == first
     (message,) = caplog.messages
     assert message.startswith("export: largest difference to torch over 9 series: ")

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from training.data import Dataset
-from training.model import LSTMFCN, Ensemble
-from training.step import GraphedStep, TrainingStep, capture_step, make_optimizer
+from lstm_fcn.training.data import Dataset
+from lstm_fcn.training.model import LSTMFCN, Ensemble
+from lstm_fcn.training.step import GraphedStep, TrainingStep, capture_step, make_optimizer
 
 
 class StandIn:

@@ -1,7 +1,7 @@
 import pytest
 
-from container.errors import UserError
-from container.hyperparameters import Hyperparameters, help_text, markdown_table, parse_hyperparameters
+from lstm_fcn.container.errors import UserError
+from lstm_fcn.container.hyperparameters import Hyperparameters, help_text, markdown_table, parse_hyperparameters
 
 DEFAULTS = {
     "task": "auto",

@@ -3,15 +3,15 @@ import pytest
 import torch
 from sklearn.utils.class_weight import compute_class_weight
 
-from container.artifact import Scaling, Task
-from container.codec import HEADERLESS
-from container.errors import UserError
-from container.hyperparameters import parse_hyperparameters
-from container.preprocess import STRICT
-from training.data import Problem
-from training.distributed import Group
-from training.job import CURVE_POINTS, _check_batch_size, _thin_out, class_weights
-from training.loop import Fitted
+from lstm_fcn.container.artifact import Scaling, Task
+from lstm_fcn.container.codec import HEADERLESS
+from lstm_fcn.container.errors import UserError
+from lstm_fcn.container.hyperparameters import parse_hyperparameters
+from lstm_fcn.container.preprocess import STRICT
+from lstm_fcn.training.data import Problem
+from lstm_fcn.training.distributed import Group
+from lstm_fcn.training.job import CURVE_POINTS, _check_batch_size, _thin_out, class_weights
+from lstm_fcn.training.loop import Fitted
 
 
 def make_problem(task: Task, counts: list[int], total: int) -> Problem:

@@ -11,14 +11,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from container.errors import UserError
-from container.hyperparameters import Hyperparameters, parse_hyperparameters
-from training.checkpoint import Checkpoints
-from training.data import Dataset
-from training.devices import Placement
-from training.loop import Fitted, Loop, Schedule
-from training.model import LSTMFCN, make_network
-from training.stop import StopBeforeTraining, StopSignal
+from lstm_fcn.container.errors import UserError
+from lstm_fcn.container.hyperparameters import Hyperparameters, parse_hyperparameters
+from lstm_fcn.training.checkpoint import Checkpoints
+from lstm_fcn.training.data import Dataset
+from lstm_fcn.training.devices import Placement
+from lstm_fcn.training.loop import Fitted, Loop, Schedule
+from lstm_fcn.training.model import LSTMFCN, make_network
+from lstm_fcn.training.stop import StopBeforeTraining, StopSignal
 
 SMALL = {"hidden-size": "2", "filters-1": "4", "filters-2": "4", "filters-3": "4"}
 CPU = Placement(torch.device("cpu"), gpus=0, bfloat16=False)

@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-from container.metrics import METRICS, metric_text
+from lstm_fcn.container.metrics import METRICS, metric_text
 
 NAMES = [
     "train_loss",

@@ -8,10 +8,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from container.artifact import Scaling
-from container.hyperparameters import parse_hyperparameters
-from training.model import LSTMFCN, Classifier, ConvBlock, Ensemble, Scaler, SqueezeExcite, join_logits, make_network
-from training.recurrent import GRU, LSTM, RNN, AttentionLSTM, Dense
+from lstm_fcn.container.artifact import Scaling
+from lstm_fcn.container.hyperparameters import parse_hyperparameters
+from lstm_fcn.training.model import (
+    LSTMFCN,
+    Classifier,
+    ConvBlock,
+    Ensemble,
+    Scaler,
+    SqueezeExcite,
+    join_logits,
+    make_network,
+)
+from lstm_fcn.training.recurrent import GRU, LSTM, RNN, AttentionLSTM, Dense
 
 CONVOLUTIONS = (5 * 128 * 256 + 256) + (3 * 256 * 128 + 128)  # the second and the third
 NORMS = 2 * (128 + 256 + 128)  # scale and shift; Keras' summary adds as many moving statistics

@@ -1,7 +1,17 @@
 import pytest
 from werkzeug.exceptions import NotAcceptable, UnsupportedMediaType
 
-from serving.negotiation import CSV, JSON, JSON_LINES, NPY, OUTPUTS, Reply, choose_reply, parse_outputs, request_type
+from lstm_fcn.serving.negotiation import (
+    CSV,
+    JSON,
+    JSON_LINES,
+    NPY,
+    OUTPUTS,
+    Reply,
+    choose_reply,
+    parse_outputs,
+    request_type,
+)
 
 DEFAULT = Reply(CSV, ("probability",))
 

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from container.errors import UserError
-from container.optml import OptML, Resources
+from lstm_fcn.container.errors import UserError
+from lstm_fcn.container.optml import OptML, Resources
 
 
 def write(root: Path, name: str, text: str) -> OptML:

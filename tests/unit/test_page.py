@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from container.artifact import Metadata
-from container.errors import UserError
-from serving.app import create_app
-from serving.page import render
-from serving.predictor import Predictor
-from serving.settings import MEBIBYTE, Settings
+from lstm_fcn.container.artifact import Metadata
+from lstm_fcn.container.errors import UserError
+from lstm_fcn.serving.app import create_app
+from lstm_fcn.serving.page import render
+from lstm_fcn.serving.predictor import Predictor
+from lstm_fcn.serving.settings import MEBIBYTE, Settings
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 

@@ -16,9 +16,9 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from numpy.typing import NDArray
 
-from container.errors import UserError
-from training import pictures
-from training.pictures import Example
+from lstm_fcn.container.errors import UserError
+from lstm_fcn.training import pictures
+from lstm_fcn.training.pictures import Example
 
 RNG = np.random.default_rng(0)
 
@@ -378,6 +378,6 @@ def test_nothing_half_written_is_left(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_neither_torch_nor_pyplot_is_imported() -> None:
-    code = "import sys, training.pictures; print({'torch', 'matplotlib.pyplot'} & set(sys.modules))"
+    code = "import sys, lstm_fcn.training.pictures; print({'torch', 'matplotlib.pyplot'} & set(sys.modules))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "set()"

@@ -9,12 +9,12 @@ import onnxruntime
 import pytest
 from numpy.typing import NDArray
 
-from container import artifact
-from container.artifact import Metadata, Scaling
-from container.errors import UserError
-from serving.decode import decode
-from serving.negotiation import CSV
-from serving.predictor import BLOCK, Predictor, TooLargeError
+from lstm_fcn.container import artifact
+from lstm_fcn.container.artifact import Metadata, Scaling
+from lstm_fcn.container.errors import UserError
+from lstm_fcn.serving.decode import decode
+from lstm_fcn.serving.negotiation import CSV
+from lstm_fcn.serving.predictor import BLOCK, Predictor, TooLargeError
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "v2"
 

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from container.preprocess import STRICT, Fault, Preprocessing
+from lstm_fcn.container.preprocess import STRICT, Fault, Preprocessing
 
 NAN = np.nan
 INTERPOLATE = Preprocessing(missing_values="interpolate")

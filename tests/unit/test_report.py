@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from container.errors import UserError
-from training import pictures
-from training.pictures import Example
-from training.report import Evaluation, Report, curves_csv, metrics_json, page, write_report
+from lstm_fcn.container.errors import UserError
+from lstm_fcn.training import pictures
+from lstm_fcn.training.pictures import Example
+from lstm_fcn.training.report import Evaluation, Report, curves_csv, metrics_json, page, write_report
 
 RNG = np.random.default_rng(0)
 VOID = {"br", "meta"}
@@ -227,7 +227,7 @@ def test_the_same_job_has_the_same_files(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_written_to_is_the_users_to_mend(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("training.report.page", lambda _: "")
+    monkeypatch.setattr("lstm_fcn.training.report.page", lambda _: "")
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(UserError, match=r"metrics\.json cannot be written: "):
         write_report(tmp_path / "file", report())

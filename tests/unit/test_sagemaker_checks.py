@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from botocore.model import ListShape, MapShape, Shape, StructureShape
 
-from client.sagemaker.checks import _translate, check, service_model
-from client.sagemaker.requests import Request
-from container.errors import UserError
+from lstm_fcn.client.sagemaker.checks import _translate, check, service_model
+from lstm_fcn.client.sagemaker.requests import Request
+from lstm_fcn.container.errors import UserError
 
 ROLE = "arn:aws:iam::123456789012:role/service-role/lstm-fcn"
 TRAINING: dict[str, Any] = {

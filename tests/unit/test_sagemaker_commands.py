@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from client.__main__ import main
-from client.sagemaker import commands, jobs
-from client.sagemaker.checks import check
-from client.sagemaker.commands import show_progress
-from client.sagemaker.jobs import State
-from client.sagemaker.requests import Request
-from container.errors import UserError
+from lstm_fcn.client.__main__ import main
+from lstm_fcn.client.sagemaker import commands, jobs
+from lstm_fcn.client.sagemaker.checks import check
+from lstm_fcn.client.sagemaker.commands import show_progress
+from lstm_fcn.client.sagemaker.jobs import State
+from lstm_fcn.client.sagemaker.requests import Request
+from lstm_fcn.container.errors import UserError
 
 ROLE = "arn:aws:iam::123456789012:role/service-role/lstm-fcn"
 TRAIN = ["--image", "train:1", "--role", ROLE, "--training", "s3://data/train", "--output", "s3://models"]

@@ -18,10 +18,10 @@ from botocore.exceptions import (
     ProfileNotFound,
 )
 
-from client.sagemaker import jobs
-from client.sagemaker.jobs import ENDPOINT, KINDS, TRAINING, TUNING, Account, NotFoundError
-from client.sagemaker.requests import Batch, Endpoint, Search, Training
-from container.errors import UserError
+from lstm_fcn.client.sagemaker import jobs
+from lstm_fcn.client.sagemaker.jobs import ENDPOINT, KINDS, TRAINING, TUNING, Account, NotFoundError
+from lstm_fcn.client.sagemaker.requests import Batch, Endpoint, Search, Training
+from lstm_fcn.container.errors import UserError
 
 IMAGE = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/lstm-fcn:1"
 ROLE = "arn:aws:iam::123456789012:role/service-role/lstm-fcn"
@@ -397,7 +397,7 @@ class TestPush:
                 raise subprocess.CalledProcessError(3, command)
             found.append((list(command), options["input"]))
 
-        monkeypatch.setattr("client.sagemaker.jobs.subprocess.run", run)
+        monkeypatch.setattr("lstm_fcn.client.sagemaker.jobs.subprocess.run", run)
         return found
 
     @staticmethod

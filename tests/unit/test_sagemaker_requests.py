@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from client.sagemaker.checks import check, values_of
-from client.sagemaker.requests import (
+from lstm_fcn.client.sagemaker.checks import check, values_of
+from lstm_fcn.client.sagemaker.requests import (
     IMAGES,
     OBJECTIVES,
     SCALES,
@@ -34,10 +34,10 @@ from client.sagemaker.requests import (
     tuning_job,
     unique_name,
 )
-from client.study import PRESETS
-from container.errors import UserError
-from container.hyperparameters import fields_by_name
-from serving.settings import Settings
+from lstm_fcn.client.study import PRESETS
+from lstm_fcn.container.errors import UserError
+from lstm_fcn.container.hyperparameters import fields_by_name
+from lstm_fcn.serving.settings import Settings
 
 IMAGE = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/lstm-fcn-train:1"
 ROLE = "arn:aws:iam::123456789012:role/service-role/lstm-fcn"

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from client.sagemaker.checks import check, values_of
-from client.sagemaker.requests import (
+from lstm_fcn.client.sagemaker.checks import check, values_of
+from lstm_fcn.client.sagemaker.requests import (
     OBJECTIVES,
     TUNABLE,
     Batch,
@@ -26,17 +26,17 @@ from client.sagemaker.requests import (
     transform_job,
     tuning_job,
 )
-from client.sagemaker.specification import (
+from lstm_fcn.client.sagemaker.specification import (
     VALIDATION_HYPERPARAMETERS,
     Validation,
     algorithm,
     instance_types,
     model_package,
 )
-from container.channels import CHANNELS
-from container.errors import UserError
-from container.hyperparameters import Hyperparameters, fields_by_name, parse_hyperparameters
-from serving.negotiation import REPLY_TYPES, REQUEST_TYPES
+from lstm_fcn.container.channels import CHANNELS
+from lstm_fcn.container.errors import UserError
+from lstm_fcn.container.hyperparameters import Hyperparameters, fields_by_name, parse_hyperparameters
+from lstm_fcn.serving.negotiation import REPLY_TYPES, REQUEST_TYPES
 
 IMAGES = (
     "123456789012.dkr.ecr.eu-west-1.amazonaws.com/train:1",

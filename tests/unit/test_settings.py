@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from container.errors import UserError
-from serving import settings as settings_module
-from serving.settings import Settings
+from lstm_fcn.container.errors import UserError
+from lstm_fcn.serving import settings as settings_module
+from lstm_fcn.serving.settings import Settings
 
 
 @pytest.fixture(autouse=True)

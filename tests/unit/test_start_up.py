@@ -11,12 +11,12 @@ def modules_loaded_by(statement: str) -> set[str]:
 
 
 def test_train_can_take_a_signal_before_anything_heavy_is_loaded() -> None:
-    assert not modules_loaded_by("import training.__main__") & {"torch", "numpy", "pydantic", "sklearn"}
+    assert not modules_loaded_by("import lstm_fcn.training.__main__") & {"torch", "numpy", "pydantic", "sklearn"}
 
 
 def test_serve_can_take_a_signal_before_anything_heavy_is_loaded() -> None:
-    assert not modules_loaded_by("import serving.__main__") & {"numpy", "pydantic", "gunicorn", "flask"}
+    assert not modules_loaded_by("import lstm_fcn.serving.__main__") & {"numpy", "pydantic", "gunicorn", "flask"}
 
 
 def test_serve_loads_no_torch_and_no_pandas() -> None:
-    assert not modules_loaded_by("import serving.app") & {"torch", "pandas", "sklearn", "boto3"}
+    assert not modules_loaded_by("import lstm_fcn.serving.app") & {"torch", "pandas", "sklearn", "boto3"}

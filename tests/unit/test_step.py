@@ -4,9 +4,9 @@ import torch
 from sklearn.metrics import log_loss
 from torch import Tensor, nn
 
-from training.data import Dataset
-from training.model import LSTMFCN, Ensemble, join_logits
-from training.step import TrainingStep, capture_step, count_correct, make_optimizer, weighted_loss
+from lstm_fcn.training.data import Dataset
+from lstm_fcn.training.model import LSTMFCN, Ensemble, join_logits
+from lstm_fcn.training.step import TrainingStep, capture_step, count_correct, make_optimizer, weighted_loss
 
 
 def make_network(classes: int = 2) -> LSTMFCN:

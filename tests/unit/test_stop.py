@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from training import stop as stop_module
-from training.stop import StopBeforeTraining, StopSignal
+from lstm_fcn.training import stop as stop_module
+from lstm_fcn.training.stop import StopBeforeTraining, StopSignal
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
-from client.study import (
+from lstm_fcn.client.study import (
     PRESETS,
     Search,
     TrialResult,
@@ -28,9 +28,9 @@ from client.study import (
     parse_range,
     read_result,
 )
-from client.tune import best_table, history, report, slices, trials_csv, tune, write_results
-from container.errors import UserError
-from container.hyperparameters import Hyperparameters, parse_hyperparameters
+from lstm_fcn.client.tune import best_table, history, report, slices, trials_csv, tune, write_results
+from lstm_fcn.container.errors import UserError
+from lstm_fcn.container.hyperparameters import Hyperparameters, parse_hyperparameters
 from tests.programs import labelled_csv
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -283,9 +283,9 @@ def test_a_search_without_lists_only_is_no_grid(training: Path) -> None:
 
 
 def test_trials_without_a_sign_of_life_are_taken_over(training: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("client.study.ABANDONED", 30.0)
+    monkeypatch.setattr("lstm_fcn.client.study.ABANDONED", 30.0)
     now = 1000.0
-    monkeypatch.setattr("client.study.time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr("lstm_fcn.client.study.time", SimpleNamespace(monotonic=lambda: now))
     search = search_for(training)
     study = optuna.create_study()
     dead, alive = study.ask(search.space), study.ask(search.space)

@@ -4,8 +4,8 @@ from typing import Any
 import pytest
 from gunicorn.workers.gthread import ThreadWorker
 
-from serving import worker as worker_module
-from serving.worker import MOMENT, MOST_LINGERING, BalancedWorker, leave_slot, take_slot
+from lstm_fcn.serving import worker as worker_module
+from lstm_fcn.serving.worker import MOMENT, MOST_LINGERING, BalancedWorker, leave_slot, take_slot
 
 
 class Pauses:
