@@ -35,8 +35,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from tqdm import tqdm
 
 from lstm_fcn.benchmarks.formats import FORMATS, Format, Split, parse
-from lstm_fcn.container.artifact import check_writable
 from lstm_fcn.container.errors import UserError
+from lstm_fcn.container.files import check_writable
 from lstm_fcn.training.data import sort_classes
 
 DESCRIPTION = "problem.json"

@@ -23,8 +23,8 @@ import pandas as pd
 
 from lstm_fcn.benchmarks.diagrams import draw_critical_difference, draw_scatter
 from lstm_fcn.benchmarks.statistics import cliques, compare_pairs, corrected_level, friedman, summarise
-from lstm_fcn.container.artifact import check_writable
 from lstm_fcn.container.errors import UserError
+from lstm_fcn.container.files import check_writable
 
 ALPHA = 0.05
 DECIMALS = 4  # published accuracies are rounded; a difference beyond that says nothing

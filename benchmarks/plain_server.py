@@ -32,7 +32,7 @@ def application() -> Flask:
         series = pd.read_csv(io.StringIO(request.get_data().decode("utf-8")), header=None)
         with torch.no_grad():
             logits = network(torch.from_numpy(series.to_numpy()).unsqueeze(1))
-        labels = [metadata.classes[k] for k in logits.argmax(dim=1).tolist()]
+        labels = [metadata.problem.classes[k] for k in logits.argmax(dim=1).tolist()]
         text = io.StringIO()
         pd.DataFrame({"label": labels}).to_csv(text, header=False, index=False)
         return Response(text.getvalue(), status=200, mimetype="text/csv")

@@ -74,7 +74,7 @@ def compare(problem: str, model: Path, labels: list[str], series: Series) -> Pre
             found.append(rate(predictor, many))
     ratio = statistics.median(rates[1]) / statistics.median(rates[0])
     full, half = (predictor.predict(series) for predictor in both)
-    truth = np.array([both[0].metadata.classes.index(label) for label in labels])
+    truth = np.array([both[0].metadata.problem.classes.index(label) for label in labels])
     right = [float((found.most_probable == truth).mean()) for found in (full, half)]
     agree = float((full.most_probable == half.most_probable).mean())
     apart = float(np.abs(full.probabilities - half.probabilities).max())
@@ -94,7 +94,7 @@ def draw(problem: str, model: Path, labels: list[str], series: Series, found: Pr
     import matplotlib.pyplot as plt
     from matplotlib.collections import LineCollection
 
-    classes = artifact.load(model)[0].classes
+    classes = artifact.load(model)[0].problem.classes
     predicted = [classes[k] for k in found.most_probable.tolist()]
     firsts = [
         next(k for k, (a, b) in enumerate(zip(labels, predicted, strict=True)) if a == b == name) for name in classes

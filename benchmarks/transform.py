@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 from lstm_fcn.benchmarks.serving import train_model
 from lstm_fcn.container import artifact
 from lstm_fcn.container.cores import available_cores
+from lstm_fcn.container.media_types import Precision
 from lstm_fcn.serving.predictor import Predictor
-from lstm_fcn.serving.settings import Precision
 from tests.programs import endpoint
 
 LENGTH = 150

@@ -20,9 +20,10 @@ from lstm_fcn.client.options import given_hyperparameters, hyperparameter_option
 from lstm_fcn.container import artifact
 from lstm_fcn.container.channels import data_files
 from lstm_fcn.container.errors import UserError
+from lstm_fcn.container.files import check_writable
 from lstm_fcn.container.hyperparameters import parse_hyperparameters
+from lstm_fcn.container.media_types import Precision
 from lstm_fcn.container.optml import OptML
-from lstm_fcn.serving.settings import Precision
 
 EXISTING = click.Path(exists=True, path_type=Path)
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -61,7 +62,7 @@ def train_model(channels: dict[str, Sequence[Path]], output: Path, hyperparamete
         UserError: a hyperparameter is wrong, or the folder cannot be written to.
     """
     parse_hyperparameters(hyperparameters)
-    artifact.check_writable(output)
+    check_writable(output, "output")
     optml = OptML(output / JOB)
     links = _fill(optml, channels, hyperparameters)
     # In what the job says, the places as the user knows them.

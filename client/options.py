@@ -1,22 +1,23 @@
 """Hyperparameters as command-line options, from the table in `container.hyperparameters`."""
 
 from collections.abc import Callable
-from typing import Any, TypeVar, get_args, get_origin
+from typing import Any, TypeVar
 
 import click
-from annotated_types import Ge, Le
-from pydantic.fields import FieldInfo
 
-from lstm_fcn.container.hyperparameters import fields_by_name
+from lstm_fcn.container.hyperparameters import PARAMETERS, Parameter
 
 Command = TypeVar("Command", bound=Callable[..., object])
 
 
 def hyperparameter_options(command: Command) -> Command:
     """Give a command an option for each hyperparameter: `--epochs 200`; None where it is not given."""
-    for name, info in reversed(fields_by_name().items()):
+    for parameter in reversed(PARAMETERS.values()):
         option = click.option(
-            f"--{name}", name.replace("-", "_"), type=_type(info), help=f"{info.description} [{info.default}]"
+            f"--{parameter.name}",
+            parameter.name.replace("-", "_"),
+            type=_type(parameter),
+            help=f"{parameter.help} [{parameter.default}]",
         )
         command = option(command)
     return command
@@ -25,12 +26,12 @@ def hyperparameter_options(command: Command) -> Command:
 def given_hyperparameters(options: dict[str, Any]) -> dict[str, str]:
     """The hyperparameters among a command's options that were given, as a job takes them."""
     given = {name.replace("_", "-"): value for name, value in options.items() if value is not None}
-    return {name: str(given[name]) for name in fields_by_name() if name in given}
+    return {name: str(given[name]) for name in PARAMETERS if name in given}
 
 
-def _type(info: FieldInfo) -> click.ParamType[Any]:
-    if get_origin(info.annotation) is not None:
-        return click.Choice(get_args(info.annotation), case_sensitive=False)
-    low = next(item.ge for item in info.metadata if isinstance(item, Ge))
-    high = next(item.le for item in info.metadata if isinstance(item, Le))
-    return click.IntRange(low, high) if info.annotation is int else click.FloatRange(low, high)  # type: ignore[arg-type]
+def _type(parameter: Parameter) -> click.ParamType[Any]:
+    if parameter.kind == "choice":
+        return click.Choice(parameter.choices, case_sensitive=False)
+    if parameter.kind == "integer":
+        return click.IntRange(parameter.low, parameter.high)  # type: ignore[arg-type]
+    return click.FloatRange(parameter.low, parameter.high)

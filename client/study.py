@@ -33,10 +33,10 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 from tqdm import tqdm
 
-from lstm_fcn.container.artifact import check_writable
 from lstm_fcn.container.channels import Source, data_files
 from lstm_fcn.container.cores import available_cores
 from lstm_fcn.container.errors import UserError
+from lstm_fcn.container.files import check_writable
 from lstm_fcn.container.hyperparameters import Hyperparameters, parse_hyperparameters
 from lstm_fcn.container.metrics import METRICS, Metric
 from lstm_fcn.training.reading import prepare_worker

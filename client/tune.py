@@ -15,10 +15,10 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 
 from lstm_fcn.client import study
 from lstm_fcn.client.study import PRESETS, TrialResult, TuningResult, describe_range
-from lstm_fcn.container.artifact import check_writable
 from lstm_fcn.container.errors import UserError
+from lstm_fcn.container.files import check_writable, write_atomically
 from lstm_fcn.container.metrics import METRICS
-from lstm_fcn.training.pictures import BLUE, DARK, GREY, VERMILION, house_style, save, write_whole
+from lstm_fcn.training.pictures import BLUE, DARK, GREY, VERMILION, house_style, save
 
 EXISTING = click.Path(exists=True, path_type=Path)
 STUDY_FILE = "study.db"
@@ -141,13 +141,13 @@ def write_results(result: TuningResult, folder: Path) -> None:
     Raises:
         UserError: the folder cannot be written to.
     """
-    write_whole(folder / "trials.csv", trials_csv(result).encode())
+    write_atomically((folder / "trials.csv", trials_csv(result).encode()))
     if not result.ranking:
         return
     save(history(result), folder, "history")
     save(slices(result), folder, "hyperparameters")
-    write_whole(folder / "hyperparameters.json", (json.dumps(result.hyperparameters, indent=2) + "\n").encode())
-    write_whole(folder / "report.md", report(result).encode())
+    write_atomically((folder / "hyperparameters.json", (json.dumps(result.hyperparameters, indent=2) + "\n").encode()))
+    write_atomically((folder / "report.md", report(result).encode()))
 
 
 def trials_csv(result: TuningResult) -> str:

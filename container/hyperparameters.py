@@ -1,22 +1,34 @@
-"""The table of hyperparameters: names, types, ranges, defaults and help.
+"""The table of hyperparameters: names, types, ranges, defaults, presets, search ranges and help.
 
-Parsing, `train --help` and the page in `docs/` all come from `Hyperparameters`.
-`python -m lstm_fcn.container.hyperparameters > docs/hyperparameters.md` writes the page.
+Parsing, help texts, command-line options, the SageMaker specification, tuning and `docs/hyperparameters.md` are
+generated from `Hyperparameters`: `python -m lstm_fcn.container.hyperparameters > docs/hyperparameters.md`.
 """
 
 import difflib
 import json
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, get_args, get_origin
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Le
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
-from pydantic.fields import FieldInfo
 
 from lstm_fcn.container.errors import UserError
 
 # Written by the platform and its SDKs beside the user's own, with no meaning for us (T21).
 _PLATFORM_PREFIXES = ("sagemaker_", "_tuning_objective_metric")
+
+# What each preset sets. A hyperparameter that the user sets always wins.
+PRESETS: dict[str, dict[str, str]] = {
+    "default": {},
+    # Karim et al. 2017, section 4, and the code published with it.
+    "paper": {
+        "epochs": "2000",
+        "lr": "0.001",
+        "lr-schedule": "plateau",
+        "batch-size": "128",
+        "class-weight": "balanced",
+    },
+}
 
 
 def _decode(value: object) -> object:
@@ -54,13 +66,23 @@ Number = Annotated[float, Field(allow_inf_nan=False)]
 Switch = Annotated[Literal["true", "false"], _Choice]
 
 
+def search(text: str, by_default: bool = False) -> dict[str, Any]:
+    """The range in which tuning searches, in the notation of `container.ranges`."""
+    return {"search": text, "searched_by_default": by_default}
+
+
 class Hyperparameters(BaseModel):
-    """What a user can set for a training job. Ranges include both ends."""
+    """The settings of a training job. Ranges include both ends."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", alias_generator=lambda name: name.replace("_", "-"), populate_by_name=False
     )
 
+    preset: Annotated[Literal["default", "paper"], _Choice] = Field(
+        "default",
+        description="default: the recommended settings; paper: those of Karim et al. 2017, which take about ten times "
+        "as long. Hyperparameters that are set explicitly override the preset",
+    )
     task: Annotated[Literal["auto", "binary", "multiclass", "multilabel"], _Choice] = Field(
         "auto",
         description="auto: multilabel if a row's `y` columns hold several ones or none, else binary or multiclass",
@@ -76,14 +98,18 @@ class Hyperparameters(BaseModel):
         "lstm",
         description="recurrent block; alstm: LSTM with attention; dense: a dense layer in its place; none: the "
         "convolutions alone",
+        json_schema_extra=search("lstm,alstm,gru", by_default=True),
     )
     convolutions: Switch = Field("true", description="false: the recurrent block alone")
     dimension_shuffle: Switch = Field(
-        "true", description="true: the recurrent block sees each variable as one step; false: each time step as one"
+        "true",
+        description="true: the recurrent block sees each variable as one step; false: each time step as one",
+        json_schema_extra=search("true,false"),
     )
     squeeze_excite: Annotated[Literal["auto", "true", "false"], _Choice] = Field(
         "auto",
         description="squeeze-and-excite after the first two convolutions (MLSTM-FCN); auto: for several variables",
+        json_schema_extra=search("true,false"),
     )
     ensemble_size: Integer = Field(
         1,
@@ -91,27 +117,66 @@ class Hyperparameters(BaseModel):
         le=100,
         description="networks, from the seeds `seed`, `seed` + 1, ...; their probabilities are averaged",
     )
-    num_layers: Integer = Field(1, ge=1, le=8, description="recurrent layers, one after the other")
-    hidden_size: Integer = Field(8, ge=1, le=4096, description="cells of each recurrent layer")
-    dropout: Number = Field(0.8, ge=0.0, le=0.99, description="dropout rate after each recurrent layer")
-    filters_1: Integer = Field(128, ge=1, le=4096, description="filters of the first convolution")
-    filters_2: Integer = Field(256, ge=1, le=4096, description="filters of the second convolution")
-    filters_3: Integer = Field(128, ge=1, le=4096, description="filters of the third convolution")
-    kernel_size_1: Integer = Field(8, ge=1, le=1024, description="width of the first convolution, in time steps")
-    kernel_size_2: Integer = Field(5, ge=1, le=1024, description="width of the second convolution, in time steps")
-    kernel_size_3: Integer = Field(3, ge=1, le=1024, description="width of the third convolution, in time steps")
-    lr: Number = Field(0.001, ge=1e-7, le=1.0, description="learning rate of Adam; the peak of a one-cycle schedule")
-    batch_size: Integer = Field(
-        128,
+    num_layers: Integer = Field(
+        1,
         ge=1,
-        le=65536,
-        description="series in one step, at most; an epoch's series are spread evenly over its steps",
+        le=8,
+        description="recurrent layers, one after the other",
+        json_schema_extra=search("1,2", by_default=True),
     )
-    epochs: Integer = Field(2000, ge=1, le=20000, description="passes over the training data")
+    hidden_size: Integer = Field(
+        8,
+        ge=1,
+        le=4096,
+        description="cells of each recurrent layer",
+        json_schema_extra=search("8,64,128", by_default=True),
+    )
+    dropout: Number = Field(
+        0.8,
+        ge=0.0,
+        le=0.99,
+        description="dropout rate after each recurrent layer",
+        json_schema_extra=search("0.2:0.9", by_default=True),
+    )
+    filters_1: Integer = Field(
+        128, ge=1, le=4096, description="filters of the first convolution", json_schema_extra=search("32,64,128,256")
+    )
+    filters_2: Integer = Field(
+        256, ge=1, le=4096, description="filters of the second convolution", json_schema_extra=search("64,128,256,512")
+    )
+    filters_3: Integer = Field(
+        128, ge=1, le=4096, description="filters of the third convolution", json_schema_extra=search("32,64,128,256")
+    )
+    kernel_size_1: Integer = Field(
+        8, ge=1, le=1024, description="width of the first convolution, in time steps", json_schema_extra=search("4:16")
+    )
+    kernel_size_2: Integer = Field(
+        5, ge=1, le=1024, description="width of the second convolution, in time steps", json_schema_extra=search("3:9")
+    )
+    kernel_size_3: Integer = Field(
+        3, ge=1, le=1024, description="width of the third convolution, in time steps", json_schema_extra=search("2:5")
+    )
+    lr: Number = Field(
+        0.005,
+        ge=1e-7,
+        le=1.0,
+        description="learning rate of Adam; the peak of a one-cycle schedule",
+        json_schema_extra=search("0.0001:0.01:log", by_default=True),
+    )
+    batch_size: Integer = Field(
+        0,
+        ge=0,
+        le=65536,
+        description="maximum number of series in one step; the series of an epoch are spread evenly over its steps. "
+        "0: an eighth of the training series, at least 16 and at most 64",
+        json_schema_extra=search("16:128:log", by_default=True),
+    )
+    epochs: Integer = Field(200, ge=1, le=20000, description="passes over the training data")
     seed: Integer = Field(0, ge=0, le=2**31 - 1, description="seed of every random number")
     scaling: Annotated[Literal["dataset", "series", "none"], _Choice] = Field(
         "dataset",
         description="scale by mean and standard deviation: of the training set, or of each series",
+        json_schema_extra=search("dataset,series"),
     )
     missing_values: Annotated[Literal["error", "interpolate"], _Choice] = Field(
         "error", description="empty and NaN cells: refused, or filled on the line between their neighbours"
@@ -122,12 +187,14 @@ class Hyperparameters(BaseModel):
         "of the longest row. Missing values at the end of a row are then the end of the series",
     )
     class_weight: Annotated[Literal["balanced", "none"], _Choice] = Field(
-        "balanced", description="balanced: a rare class counts as much as a frequent one"
+        "none",
+        description="balanced: a rare class counts as much as a frequent one; none: every series counts the same",
     )
     lr_schedule: Annotated[Literal["plateau", "one-cycle", "constant"], _Choice] = Field(
-        "plateau",
-        description="plateau (the paper): times 2^(-1/3) after 100 epochs without a lower training loss, down to 1e-4; "
-        "one-cycle: up to lr and down to almost zero over all epochs, which needs far fewer of them",
+        "one-cycle",
+        description="one-cycle: rises to lr, then falls to almost zero over all epochs; plateau (the paper): "
+        "multiplied by 2^(-1/3) after 100 epochs without a lower training loss, down to 1e-4",
+        json_schema_extra=search("plateau,one-cycle"),
     )
     fine_tune_rounds: Integer = Field(
         0,
@@ -160,27 +227,84 @@ class Hyperparameters(BaseModel):
         description="arithmetic of the training steps; auto: bfloat16 where the hardware has it. The model is float32",
     )
 
+    def with_batch_size(self, series: int) -> "Hyperparameters":
+        """The same settings with the batch size that `batch-size=0` stands for with this many training series."""
+        if self.batch_size:
+            return self
+        return self.model_copy(update={"batch_size": min(max(series // 8, 16), 64)})
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One row of the table.
+
+    low, high: bounds of a number, both included; None for a choice.
+    choices: the allowed values of a choice; empty for a number.
+    search: range in which tuning searches, in the notation of `container.ranges`; empty: not tunable. Not tunable are
+        facts about the data, what defines the objective, what only gets better the more time it takes, the seed, and
+        what has no influence on the model.
+    searched_by_default: tuned if the user names no ranges.
+    """
+
+    name: str
+    kind: Literal["integer", "number", "choice"]
+    default: int | float | str
+    help: str
+    low: int | float | None = None
+    high: int | float | None = None
+    choices: tuple[str, ...] = ()
+    search: str = ""
+    searched_by_default: bool = False
+
+    @property
+    def allowed(self) -> str:
+        """The allowed values in words: `an integer from 1 to 8`, `dataset, series or none`."""
+        if self.kind == "choice":
+            return ", ".join(self.choices[:-1]) + " or " + self.choices[-1]
+        kind = "an integer" if self.kind == "integer" else "a number"
+        return f"{kind} from {self.low} to {self.high}"
+
+
+def _read_table() -> dict[str, Parameter]:
+    table = {}
+    for name, schema in Hyperparameters.model_json_schema()["properties"].items():
+        table[name] = Parameter(
+            name=name,
+            kind="choice" if "enum" in schema else schema["type"],
+            default=schema["default"],
+            help=schema["description"],
+            low=schema.get("minimum"),
+            high=schema.get("maximum"),
+            choices=tuple(schema.get("enum", ())),
+            search=schema.get("search", ""),
+            searched_by_default=schema.get("searched_by_default", False),
+        )
+    return table
+
+
+PARAMETERS = _read_table()
+
 
 def parse_hyperparameters(raw: Mapping[str, Any]) -> Hyperparameters:
-    """Hyperparameters from a job's strings (T18 to T22).
+    """Hyperparameters from a job's strings (T18 to T22), completed by their preset.
 
     Raises:
         UserError: names every unknown name, wrong type and value out of range at once (M10).
     """
-    fields = fields_by_name()
     given = {}
     for name, value in raw.items():
         if name.startswith(_PLATFORM_PREFIXES):
             continue
         decoded = _decode(value)
         if decoded is None or decoded in ("None", "null", ""):
-            # Unset on the caller's side (T19): the default, unless the field has a choice called none.
-            if name in fields and "none" not in _choices(fields[name]):
+            # Unset on the caller's side (T19): the default, unless the parameter has a choice called none.
+            if name in PARAMETERS and "none" not in PARAMETERS[name].choices:
                 continue
             decoded = "none"
         given[name] = decoded
+    preset = PRESETS.get(str(given.get("preset")).lower(), {})
     try:
-        settings = Hyperparameters.model_validate(given)
+        settings = Hyperparameters.model_validate(preset | given)
     except ValidationError as error:
         problems = [_problem(str(item["loc"][0]), raw) for item in error.errors()]
         raise UserError("Hyperparameters: " + " ".join(problems)) from error
@@ -192,73 +316,59 @@ def parse_hyperparameters(raw: Mapping[str, Any]) -> Hyperparameters:
 
 
 def _problem(name: str, raw: Mapping[str, Any]) -> str:
-    fields = fields_by_name()
-    if name not in fields:
-        close = difflib.get_close_matches(name.lower().replace("_", "-"), fields, n=1)
-        advice = f"did you mean {close[0]}?" if close else f"known are {', '.join(fields)}."
+    if name not in PARAMETERS:
+        close = difflib.get_close_matches(name.lower().replace("_", "-"), PARAMETERS, n=1)
+        advice = f"did you mean {close[0]}?" if close else f"supported: {', '.join(PARAMETERS)}."
         return f"{name} is unknown; {advice}"
-    return f"{name}={raw[name]} must be {_allowed(fields[name])}."
-
-
-def fields_by_name() -> dict[str, FieldInfo]:
-    """The table: what is declared of each hyperparameter, by its name."""
-    return {name.replace("_", "-"): info for name, info in Hyperparameters.model_fields.items()}
-
-
-def _allowed(info: FieldInfo) -> str:
-    """The values that a field takes, in words: `an integer from 1 to 8`, `dataset, series or none`."""
-    choices = _choices(info)
-    if choices:
-        return ", ".join(choices[:-1]) + " or " + choices[-1]
-    low = next(item.ge for item in info.metadata if isinstance(item, Ge))
-    high = next(item.le for item in info.metadata if isinstance(item, Le))
-    kind = "an integer" if info.annotation is int else "a number"
-    return f"{kind} from {low} to {high}"
-
-
-def _choices(info: FieldInfo) -> tuple[str, ...]:
-    return get_args(info.annotation) if get_origin(info.annotation) is Literal else ()
+    return f"{name}={raw[name]} must be {PARAMETERS[name].allowed}."
 
 
 def markdown_table() -> str:
     """The hyperparameters as a Markdown table."""
-    rows = ["| name | default | values | meaning |", "|---|---|---|---|"]
-    for name, info in fields_by_name().items():
-        rows.append(f"| `{name}` | {info.default} | {_allowed(info)} | {info.description} |")
+    rows = ["| name | default | values | description |", "|---|---|---|---|"]
+    rows += [f"| `{p.name}` | {p.default} | {p.allowed} | {p.help} |" for p in PARAMETERS.values()]
+    return "\n".join(rows)
+
+
+def preset_table() -> str:
+    """What each preset changes, as a Markdown table."""
+    rows = ["| preset | sets |", "|---|---|"]
+    for name, values in PRESETS.items():
+        rows.append(f"| `{name}` | {', '.join(f'`{n}={v}`' for n, v in values.items()) or 'the defaults below'} |")
     return "\n".join(rows)
 
 
 PAGE = """# Hyperparameters
 
+You need to set none of them. To set some:
+
 | where | how |
 |---|---|
-| `lstm-fcn train` | `--epochs 200 --lr-schedule one-cycle` |
-| a training job: `input/config/hyperparameters.json` | `{"epochs": "200", "lr-schedule": "one-cycle"}` |
-| `lstm-fcn tune`, `lstm-fcn sagemaker train` and `tune` | `--set epochs=200 --set lr-schedule=one-cycle` |
+| `lstm-fcn train` | `--epochs 400 --recurrent gru` |
+| a training job: `input/config/hyperparameters.json` | `{"epochs": "400", "recurrent": "gru"}` |
+| `lstm-fcn tune`, `lstm-fcn sagemaker train` and `tune` | `--set epochs=400 --set recurrent=gru` |
 
-What is not given takes its default; what is unknown, of the wrong type or out of range is refused, all of it at once,
-before any data is read. Values may be JSON strings or numbers: `"10"`, `10` and `10.0` are the same integer. An empty
-value, `None` or `null` stands for the default, where `none` is no value itself. Names that start with `sagemaker_`, and
-`_tuning_objective_metric`, are SageMaker's own and are passed over.
+Unknown names, wrong types and values out of range are refused, all at once, before any data is read. Values may be JSON
+strings or numbers: `"10"`, `10` and `10.0` are the same integer. An empty value, `None` or `null` selects the default
+(except where `none` is one of the allowed values). Names starting with `sagemaker_` and the name
+`_tuning_objective_metric` are reserved by SageMaker and ignored.
 
-The defaults are the paper's protocol. For results like it in a tenth of the time use `epochs` 200, `lr` 0.005,
-`lr-schedule` one-cycle. Which networks they make: [models](models.md). How to search for good ones:
+{presets}
+
+The networks that these settings describe are explained in [models](models.md). To search for good values, see
 [tuning](tuning.md).
 
 {table}
 
-This page comes from the table in `container/hyperparameters.py`:
+This page is generated from the table in `container/hyperparameters.py`:
 `python -m lstm_fcn.container.hyperparameters > docs/hyperparameters.md`.
 """
 
 
 def help_text() -> str:
     """The hyperparameters as plain text, for `train --help`."""
-    return "\n".join(
-        f"  {name:<14} {info.default!s:<9} {_allowed(info)}\n{'':26}{info.description}"
-        for name, info in fields_by_name().items()
-    )
+    return "\n".join(f"  {p.name:<14} {p.default!s:<9} {p.allowed}\n{'':26}{p.help}" for p in PARAMETERS.values())
 
 
 if __name__ == "__main__":
-    print(PAGE.replace("{table}", markdown_table()), end="")
+    print(PAGE.replace("{presets}", preset_table()).replace("{table}", markdown_table()), end="")

@@ -49,16 +49,17 @@ def _announce() -> None:
     """Say what will be served. Raises `UserError` if there is no usable model or a setting is wrong."""
     from lstm_fcn.container import artifact
     from lstm_fcn.container.codec import describe_length
+    from lstm_fcn.container.media_types import CSV
     from lstm_fcn.serving.encode import Encoder
-    from lstm_fcn.serving.negotiation import CSV, Reply
+    from lstm_fcn.serving.negotiation import Reply
     from lstm_fcn.serving.settings import Settings
 
     settings = Settings.from_environment()
     metadata, _ = artifact.load(settings.model_folder)
     Encoder(metadata).outputs(Reply(CSV, settings.outputs))
     print(
-        f"serving {settings.model_folder}: {len(metadata.classes)} classes, "
-        f"{describe_length(metadata.length, metadata.num_variables, metadata.preprocessing)}; "
+        f"serving {settings.model_folder}: {len(metadata.problem.classes)} classes, "
+        f"{describe_length(metadata.problem.length, metadata.problem.num_variables, metadata.problem.preprocessing)}; "
         f"port {settings.port}, {settings.workers} worker(s), {settings.precision}",
         flush=True,
     )

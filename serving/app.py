@@ -19,10 +19,11 @@ from werkzeug.exceptions import (
 
 from lstm_fcn.container.cores import available_cores
 from lstm_fcn.container.errors import AlgorithmError, UserError
+from lstm_fcn.container.media_types import CSV, RESPONSE_TYPES
 from lstm_fcn.serving.admission import Admission
 from lstm_fcn.serving.decode import decode
 from lstm_fcn.serving.encode import Encoder
-from lstm_fcn.serving.negotiation import CSV, REPLY_TYPES, Reply, choose_reply, request_type
+from lstm_fcn.serving.negotiation import Reply, choose_reply, request_type
 from lstm_fcn.serving.page import render
 from lstm_fcn.serving.predictor import Predictor
 from lstm_fcn.serving.settings import MEBIBYTE, Settings
@@ -59,7 +60,7 @@ def create_app(predictor: Predictor, settings: Settings) -> Flask:
 
     @lru_cache(maxsize=256)
     def reply_to(accept: str, media_type: str) -> Reply:
-        like_request = media_type if media_type in REPLY_TYPES else CSV
+        like_request = media_type if media_type in RESPONSE_TYPES else CSV
         return choose_reply(accept, Reply(settings.reply_type or like_request, settings.outputs))
 
     @app.get("/ping")

@@ -10,9 +10,9 @@ import simdjson
 from numpy.typing import NDArray
 
 from lstm_fcn.container.artifact import Metadata
-from lstm_fcn.container.codec import BYTE_ORDER_MARK, HEADERLESS, Columns, describe_length, read_series
+from lstm_fcn.container.codec import BYTE_ORDER_MARK, describe_length, read_series
 from lstm_fcn.container.errors import UserError
-from lstm_fcn.serving.negotiation import CSV, JSON, JSON_LINES, NPY
+from lstm_fcn.container.media_types import CSV, JSON, JSON_LINES, NPY
 
 SOURCE = "request"  # as messages call it
 LAYOUTS = '{series}, {{"features": [...]}} or {{"data": {{"features": {{"values": [...]}}}}}}'
@@ -29,16 +29,9 @@ def decode(body: bytes, media_type: str, metadata: Metadata) -> NDArray[np.float
     return DECODERS[media_type](body, metadata)
 
 
-def columns_of(metadata: Metadata) -> Columns:
-    """The columns that a header must name; none if the training data had no header."""
-    if metadata.columns is None:
-        return HEADERLESS
-    return Columns(series=tuple(metadata.columns), variables=metadata.num_variables)
-
-
 def _decode_csv(body: bytes, metadata: Metadata) -> NDArray[np.float64]:
-    columns, rules = columns_of(metadata), metadata.preprocessing
-    return read_series(body, SOURCE, metadata.length, columns, rules, metadata.num_variables)
+    problem = metadata.problem
+    return read_series(body, SOURCE, problem.length, problem.columns, problem.preprocessing, problem.num_variables)
 
 
 def _decode_json(body: bytes, metadata: Metadata) -> NDArray[np.float64]:
@@ -68,7 +61,7 @@ def _decode_npy(body: bytes, metadata: Metadata) -> NDArray[np.float64]:
     if not body:
         return _stack([], metadata)
     array = _read_npy(body)
-    variables = metadata.num_variables
+    variables = metadata.problem.num_variables
     if array.ndim == 2 and variables == 1:
         array = array[:, np.newaxis, :]
     if array.ndim != 3 or array.shape[1] != variables:
@@ -96,7 +89,11 @@ def _parse_json(text: bytes, place: str) -> Any:
 
 
 def _layouts(metadata: Metadata) -> str:
-    lists = "a list of numbers" if metadata.num_variables == 1 else f"{metadata.num_variables} lists of numbers"
+    lists = (
+        "a list of numbers"
+        if metadata.problem.num_variables == 1
+        else f"{metadata.problem.num_variables} lists of numbers"
+    )
     return LAYOUTS.format(series=lists)
 
 
@@ -111,9 +108,9 @@ def _numbers(item: Any, place: str, metadata: Metadata) -> NDArray[np.float64]:
         values = values.get("values")
     if not isinstance(values, list):
         raise UserError(f"{place} must be {_layouts(metadata)}.")
-    if metadata.num_variables == 1:
+    if metadata.problem.num_variables == 1:
         return _list_of_numbers(values, place)[np.newaxis]
-    if len(values) != metadata.num_variables or not all(isinstance(variable, list) for variable in values):
+    if len(values) != metadata.problem.num_variables or not all(isinstance(variable, list) for variable in values):
         found = _shorten(values)
         raise UserError(f"{place} is {found}; it must be {_layouts(metadata)}, one list for each variable.")
     rows = [_list_of_numbers(variable, f"{place}, variable {number}") for number, variable in enumerate(values, 1)]
@@ -155,12 +152,12 @@ def _read_npy(body: bytes) -> NDArray[Any]:
 
 def _complete(values: NDArray[np.float64], place: str, metadata: Metadata) -> NDArray[np.float64]:
     """One series as the model takes it, float64 `[M, length]`, from one with NaN for missing values, `[M, L]`."""
-    rules, length, found = metadata.preprocessing, metadata.length, values.shape[1]
+    rules, length, found = metadata.problem.preprocessing, metadata.problem.length, values.shape[1]
     fits = 0 < found <= length if rules.length_policy == "pad" else found == length
     if not (fits or (rules.length_policy == "resample" and found)):
         has = "1 value" if found == 1 else f"{found} values"
-        each = " of each variable" if metadata.num_variables > 1 else ""
-        taken = describe_length(length, metadata.num_variables, rules)
+        each = " of each variable" if metadata.problem.num_variables > 1 else ""
+        taken = describe_length(length, metadata.problem.num_variables, rules)
         raise UserError(f"{place} has {has}{each}, but the model takes {taken}.")
     if not np.isfinite(values).all():
         _check_missing(values, place, metadata)
@@ -170,10 +167,10 @@ def _complete(values: NDArray[np.float64], place: str, metadata: Metadata) -> ND
 
 def _check_missing(values: NDArray[np.float64], place: str, metadata: Metadata) -> None:
     def at(variable: int, step: int) -> str:
-        of = f", variable {variable + 1}" if metadata.num_variables > 1 else ""
+        of = f", variable {variable + 1}" if metadata.problem.num_variables > 1 else ""
         return f"{place}{of}, value {step + 1}"
 
-    rules = metadata.preprocessing
+    rules = metadata.problem.preprocessing
     for variable, step in np.argwhere(np.isinf(values))[:1]:
         raise UserError(f"{at(variable, step)} is {values[variable, step]}; every value must be a finite number.")
     if not rules.reads_missing:
@@ -186,7 +183,7 @@ def _check_missing(values: NDArray[np.float64], place: str, metadata: Metadata) 
 
 
 def _stack(series: Sequence[NDArray[np.float64]], metadata: Metadata) -> NDArray[np.float64]:
-    return np.stack(series) if series else np.empty((0, metadata.num_variables, metadata.length))
+    return np.stack(series) if series else np.empty((0, metadata.problem.num_variables, metadata.problem.length))
 
 
 def _shorten(value: Any, limit: int = 40) -> str:

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from lstm_fcn.container.artifact import Metadata
 from lstm_fcn.container.errors import UserError
-from lstm_fcn.serving.negotiation import CSV, JSON, Reply
+from lstm_fcn.container.media_types import CSV, JSON
+from lstm_fcn.serving.negotiation import Reply
 from lstm_fcn.serving.predictor import Predictions
 
 
@@ -19,9 +20,10 @@ class Encoder:
 
     def __init__(self, metadata: Metadata) -> None:
         self._metadata = metadata
-        self._has_columns = metadata.columns is not None
-        self._csv_labels = [_csv_line([label]) for label in metadata.classes]
-        self._json_names = [json.dumps(label) for label in metadata.classes]
+        self._problem = metadata.problem
+        self._has_columns = metadata.problem.has_header
+        self._csv_labels = [_csv_line([label]) for label in metadata.problem.classes]
+        self._json_names = [json.dumps(label) for label in metadata.problem.classes]
 
     def encode(self, predictions: Predictions, reply: Reply) -> str:
         """The whole text of a reply, with a newline at its end."""
@@ -38,7 +40,7 @@ class Encoder:
         """
         default = ("predicted_label", "probabilities") if self._has_columns else ("predicted_label",)
         outputs = reply.outputs or default
-        if "explanation" in outputs and not self._metadata.has_explanation:
+        if "explanation" in outputs and not self._metadata.explains:
             raise UserError("The model has no explanation: it is of an early release, or has no convolutions.")
         return outputs
 
@@ -61,22 +63,23 @@ class Encoder:
 
     def _names(self, output: str) -> Sequence[str]:
         """The columns of an output; those that belong to a column of the training data are called after it."""
-        classes, columns = self._metadata.classes, self._metadata.columns
+        problem = self._problem
+        classes, columns = problem.classes, problem.columns.series
         if output == "probability":
             return [output]
-        if columns is None:
+        if not problem.has_header:
             if output == "predicted_label":
                 return [output]
             if output == "probabilities":
                 return [f"probability_{label}" for label in classes]
-            return [f"{output}_{step}" for step in range(1, self._metadata.length + 1)]
+            return [f"{output}_{step}" for step in range(1, problem.length + 1)]
         if output == "predicted_label":
             return classes
         if output == "probabilities":
             return [f"p{name[1:]}" for name in classes]
-        if len(columns) == self._metadata.length:
+        if len(columns) == problem.length:
             return [f"e{name[1:]}" for name in columns]
-        return [f"e_{step}" for step in range(1, self._metadata.length + 1)]  # of all variables together
+        return [f"e_{step}" for step in range(1, problem.length + 1)]  # of all variables together
 
     def _csv_cells(self, output: str, predictions: Predictions) -> list[str]:
         if output == "predicted_label":
@@ -104,7 +107,7 @@ class Encoder:
     def _targets(self, predictions: Predictions) -> NDArray[np.int64]:
         """Which target columns are 1, `[N, C]`: the most probable, or each that is more likely than not."""
         probabilities = predictions.probabilities
-        if self._metadata.independent:
+        if self._problem.independent:
             return (probabilities > 0.5).astype(np.int64)
         return np.eye(probabilities.shape[1], dtype=np.int64)[predictions.most_probable]
 

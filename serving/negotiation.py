@@ -6,11 +6,7 @@ from werkzeug.datastructures import Accept
 from werkzeug.exceptions import NotAcceptable, UnsupportedMediaType
 from werkzeug.http import parse_accept_header, parse_options_header
 
-CSV, JSON, JSON_LINES, NPY = "text/csv", "application/json", "application/jsonlines", "application/x-npy"
-REQUEST_TYPES = (CSV, JSON, JSON_LINES, NPY)
-REPLY_TYPES = (CSV, JSON, JSON_LINES)
-
-OUTPUTS = ("predicted_label", "probability", "probabilities", "explanation")
+from lstm_fcn.container.media_types import CSV, OUTPUTS, REQUEST_TYPES, RESPONSE_TYPES, parse_outputs
 
 
 @dataclass(frozen=True)
@@ -66,18 +62,7 @@ def choose_reply(accept: str, default: Reply) -> Reply:
         media_type = _match(media_range.lower(), default.media_type)
         if quality > 0 and media_type:
             return _refine(replace(default, media_type=media_type), parameters)
-    raise NotAcceptable(f"Accept {accept} cannot be met; predictions come as {_either(REPLY_TYPES)}.")
-
-
-def parse_outputs(text: str) -> tuple[str, ...]:
-    """Names of outputs, separated by commas. Raises `ValueError`, which says what is wrong."""
-    names = tuple(name.strip().lower() for name in text.split(","))
-    for name in names:
-        if name not in OUTPUTS:
-            raise ValueError(f"{name!r} is no output; there are {', '.join(OUTPUTS)}")
-        if names.count(name) > 1:
-            raise ValueError(f"{name!r} is named twice")
-    return names
+    raise NotAcceptable(f"Accept {accept} cannot be met; predictions come as {_either(RESPONSE_TYPES)}.")
 
 
 def _match(media_range: str, preferred: str) -> str | None:
@@ -86,9 +71,9 @@ def _match(media_range: str, preferred: str) -> str | None:
         return preferred
     if media_range.endswith("/*"):
         group = media_range.removesuffix("*")
-        candidates = [name for name in (preferred, *REPLY_TYPES) if name.startswith(group)]
+        candidates = [name for name in (preferred, *RESPONSE_TYPES) if name.startswith(group)]
         return candidates[0] if candidates else None
-    return media_range if media_range in REPLY_TYPES else None
+    return media_range if media_range in RESPONSE_TYPES else None
 
 
 def _refine(reply: Reply, parameters: dict[str, str]) -> Reply:

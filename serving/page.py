@@ -27,15 +27,17 @@ def render(metadata: Metadata, max_body: int) -> tuple[str, dict[str, str]]:
     """
     template = TEMPLATE.read_text(encoding="utf-8")
     facts = {
-        "task": metadata.task,
-        "classes": metadata.classes,
-        "columns": metadata.columns,
-        "variables": metadata.num_variables,
-        "length": metadata.length,
-        "takes": describe_length(metadata.length, metadata.num_variables, metadata.preprocessing),
-        "length_policy": metadata.preprocessing.length_policy,
-        "missing_values": metadata.preprocessing.missing_values,
-        "explains": metadata.has_explanation,
+        "task": metadata.problem.task,
+        "classes": metadata.problem.classes,
+        "columns": metadata.problem.columns,
+        "variables": metadata.problem.num_variables,
+        "length": metadata.problem.length,
+        "takes": describe_length(
+            metadata.problem.length, metadata.problem.num_variables, metadata.problem.preprocessing
+        ),
+        "length_policy": metadata.problem.preprocessing.length_policy,
+        "missing_values": metadata.problem.preprocessing.missing_values,
+        "explains": metadata.explains,
         "no_explanation": EARLIER_RELEASE if metadata.schema_version == 1 else NO_CONVOLUTIONS,
         "version": metadata.versions.get("lstm-fcn", ""),
         "max_body": max_body,

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from lstm_fcn.container import artifact
 from lstm_fcn.container.errors import UserError
-from lstm_fcn.serving.settings import Precision
+from lstm_fcn.container.media_types import Precision
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ class Predictor:
         if self.engine == "OpenVINO":  # it has crashed, rarely, where two threads met at a session's first blocks
             sessions += [open_session(graph, precision) for _ in range(threads - 1)]
         self._outputs = [output.name for output in sessions[0].get_outputs()]
-        nothing = np.zeros((1, self.metadata.num_variables, self.metadata.length))
+        nothing = np.zeros((1, self.metadata.problem.num_variables, self.metadata.problem.length))
         for session in sessions:  # each prepares itself at its first series
             session.run(self._outputs, {"series": nothing})
         self._idle = sessions * (threads // len(sessions))
@@ -82,9 +82,9 @@ class Predictor:
         Raises:
             TooLargeError: names the first such series.
         """
-        width = self.metadata.length if self.metadata.has_explanation else 0
+        width = self.metadata.problem.length if self.metadata.explains else 0
         found = Predictions(
-            np.empty((len(series), len(self.metadata.classes)), dtype=np.float32),
+            np.empty((len(series), len(self.metadata.problem.classes)), dtype=np.float32),
             np.empty((len(series), width), dtype=np.float32),
         )
         step = max(1, min(self._block, -(-len(series) // self._threads)))

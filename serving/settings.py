@@ -4,14 +4,13 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast, get_args
+from typing import cast, get_args
 
 from lstm_fcn.container.cores import available_cores
 from lstm_fcn.container.errors import UserError
+from lstm_fcn.container.media_types import RESPONSE_TYPES, Precision, parse_outputs
 from lstm_fcn.container.optml import OptML
-from lstm_fcn.serving.negotiation import REPLY_TYPES, parse_outputs
 
-Precision = Literal["float32", "bfloat16"]
 MEBIBYTE = 1024 * 1024
 
 
@@ -47,7 +46,7 @@ class Settings:
             workers=workers,
             timeout=_integer(environment, "SAGEMAKER_MODEL_SERVER_TIMEOUT", 60, 1, 3600),
             max_body_mib=max_body or 1024,
-            reply_type=_choice(environment, "SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT", REPLY_TYPES) or None,
+            reply_type=_choice(environment, "SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT", RESPONSE_TYPES) or None,
             outputs=_outputs(environment),
             precision=cast(Precision, _choice(environment, "LSTM_FCN_PRECISION", get_args(Precision)) or "float32"),
             log_level=_integer(environment, "SAGEMAKER_CONTAINER_LOG_LEVEL", 20, 0, 50),

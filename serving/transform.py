@@ -26,12 +26,11 @@ from lstm_fcn.container.channels import data_files
 from lstm_fcn.container.codec import Block, Plain, SeriesReader, unpacked
 from lstm_fcn.container.cores import available_cores
 from lstm_fcn.container.errors import AlgorithmError, UserError
+from lstm_fcn.container.media_types import CSV, JSON_LINES, Precision, parse_outputs
 from lstm_fcn.container.optml import OptML
-from lstm_fcn.serving.decode import columns_of
 from lstm_fcn.serving.encode import Encoder
-from lstm_fcn.serving.negotiation import CSV, JSON_LINES, Reply, parse_outputs
+from lstm_fcn.serving.negotiation import Reply
 from lstm_fcn.serving.predictor import Predictor, TooLargeError
-from lstm_fcn.serving.settings import Precision
 
 logger = logging.getLogger(__name__)
 
@@ -67,10 +66,10 @@ class Transform:
             stream,
             name,
             labelled=False,
-            columns=columns_of(metadata),
-            preprocessing=metadata.preprocessing,
-            variables=metadata.num_variables,
-            length=metadata.length,
+            columns=metadata.problem.columns,
+            preprocessing=metadata.problem.preprocessing,
+            variables=metadata.problem.num_variables,
+            length=metadata.problem.length,
         )
         encoder, rows = Encoder(metadata), 0
         for texts in self._in_order(self._work(encoder, reader, block) for block in reader):
@@ -86,7 +85,7 @@ class Transform:
         lines, metadata = reader.lines_of(block) if self.join else [], self.predictor.metadata
 
         def predict() -> list[str]:
-            series = metadata.preprocessing.apply(block.series, metadata.length)
+            series = metadata.problem.preprocessing.apply(block.series, metadata.problem.length)
             try:
                 predictions = self.predictor.predict(series)
             except TooLargeError as error:

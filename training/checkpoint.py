@@ -3,7 +3,6 @@
 A checkpoint is one safetensors file; its header holds the state that is no tensor, and a checksum over both.
 """
 
-import contextlib
 import hashlib
 import json
 import logging
@@ -17,8 +16,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from lstm_fcn.container.artifact import write_synced
 from lstm_fcn.container.errors import UserError
+from lstm_fcn.container.files import write_atomically
 from lstm_fcn.training.distributed import Group
 
 logger = logging.getLogger(__name__)
@@ -58,17 +57,12 @@ class Checkpoints:
         state = json.dumps({"fingerprint": self.fingerprint, **checkpoint.state}, sort_keys=True)
         content = save(tensors, {"state": state, "sha256": _digest(tensors, state)})
         path = self.folder / f"{PREFIX}{name}{SUFFIX}"
-        partial = path.with_name(path.name + PARTIAL)
         try:
-            write_synced(partial, content)
-            partial.replace(path)
+            write_atomically((path, content), suffix=PARTIAL)
             self._prune(path)
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                partial.unlink()
+        except UserError as error:
             raise UserError(
-                f"The checkpoint {path} cannot be written: {error.strerror}. Earlier checkpoints are untouched; the "
-                "job, started again, goes on from the last of them."
+                f"Checkpoint: {error} Earlier checkpoints are unchanged; a restarted job resumes from the latest one."
             ) from error
 
     def load_newest(self) -> Checkpoint | None:
@@ -89,7 +83,7 @@ class Checkpoints:
 
     def remove_partial(self) -> None:
         """Remove what an interrupted `save` has left."""
-        for path in self.folder.glob(f"{PREFIX}*{SUFFIX}{PARTIAL}"):
+        for path in self.folder.glob(f".{PREFIX}*{SUFFIX}{PARTIAL}"):
             path.unlink(missing_ok=True)
 
     def _prune(self, newest: Path) -> None:

@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
 from torch import Tensor
 
-from lstm_fcn.container.artifact import Metadata, Scaling, Task, are_independent
+from lstm_fcn.container.artifact import Metadata
 from lstm_fcn.container.channels import Source
 from lstm_fcn.container.codec import HEADERLESS, Block, Columns, SeriesReader, describe_length
 from lstm_fcn.container.errors import UserError
 from lstm_fcn.container.hyperparameters import Hyperparameters
 from lstm_fcn.container.preprocess import Preprocessing
+from lstm_fcn.container.problem import Problem, Scaling, Task, are_independent
 from lstm_fcn.training.distributed import Group
 from lstm_fcn.training.model import CONSTANT, Scaler
 from lstm_fcn.training.reading import READ_BYTES, ParallelReader, Progress, open_stream
@@ -76,26 +77,6 @@ class Dataset:
 
 
 @dataclass(frozen=True)
-class Problem:
-    """What is to be learned, as the training data and the hyperparameters have it."""
-
-    task: Task
-    classes: list[str]
-    columns: Columns
-    preprocessing: Preprocessing
-    num_variables: int
-    length: int
-    scaling: Scaling
-    class_counts: NDArray[np.int64]  # series of each class, over all machines
-    count: int  # series in all, likewise
-
-    @property
-    def independent(self) -> bool:
-        """Each class has a probability of its own."""
-        return are_independent(self.task, self.classes)
-
-
-@dataclass(frozen=True)
 class Data:
     """All that was read.
 
@@ -127,11 +108,11 @@ def load(channels: dict[str, Source], settings: Hyperparameters, group: Group, e
     if settings.validation_fraction and "validation" in channels:
         raise UserError("There is a channel validation; validation-fraction must be 0 with it.")
     preprocessing = Preprocessing(missing_values=settings.missing_values, length_policy=settings.length_policy)
-    method = earlier.scaling.method if earlier else settings.scaling
+    method = earlier.problem.scaling.method if earlier else settings.scaling
     known = None if method == "dataset" else Scaling(method=method)
     variables = settings.num_variables if "num_variables" in settings.model_fields_set else None
-    if variables is None and earlier and earlier.columns is None:
-        variables = earlier.num_variables
+    if variables is None and earlier and not earlier.problem.has_header:
+        variables = earlier.problem.num_variables
     intake = _Intake(channels["training"], preprocessing, group, known, variables=variables)
     intake.read()
     length = _agree_on_length(intake, group, earlier)
@@ -145,13 +126,27 @@ def load(channels: dict[str, Source], settings: Hyperparameters, group: Group, e
     _check_classes(classes, counts, count, labels.ndim > 1)
     scaling = intake.scaling
     if scaling is None:
-        kept = earlier is not None and (earlier.classes, earlier.num_variables, earlier.length) == (
-            classes,
+        kept = earlier is not None and (
+            earlier.problem.classes,
+            earlier.problem.num_variables,
+            earlier.problem.length,
+        ) == (
+            tuple(classes),
             intake.variables,
             length,
         )
-        scaling = earlier.scaling if earlier and kept else _agree_on_scaling(intake, group)
-    problem = Problem(task, classes, columns, preprocessing, intake.variables, length, scaling, counts, count)
+        scaling = earlier.problem.scaling if earlier and kept else _agree_on_scaling(intake, group)
+    problem = Problem(
+        task=task,
+        classes=tuple(classes),
+        class_counts=tuple(counts.tolist()),
+        series_count=count,
+        columns=columns,
+        preprocessing=preprocessing,
+        num_variables=intake.variables,
+        length=length,
+        scaling=scaling,
+    )
     training, fingerprint = intake.finish(labels, scaling, length)
     validation = None
     if "validation" in channels:
@@ -187,8 +182,8 @@ def _agree_on_length(intake: "_Intake", group: Group, earlier: Metadata | None) 
             f"One machine has series of {min(lengths)} values, another has series of {length}; all must be of one "
             "length, unless the hyperparameter length-policy is pad or resample."
         )
-    if earlier and (policy == "resample" or (policy == "pad" and length < earlier.length)):
-        length = earlier.length
+    if earlier and (policy == "resample" or (policy == "pad" and length < earlier.problem.length)):
+        length = earlier.problem.length
     if length < 2:
         raise UserError("The training series have one value each; at least two are needed to be a series.")
     return length
@@ -552,7 +547,7 @@ class _Intake:
                 distances[:, k] = moments.add(series[:, k])
         self._series.append(distances)
 
-    def encode(self, task: Task, classes: list[str], columns: Columns) -> NDArray[np.generic]:
+    def encode(self, task: Task, classes: Sequence[str], columns: Columns) -> NDArray[np.generic]:
         """Labels: int64 `[N]`, places in `classes`, or float32 `[N, L]`."""
         if columns != HEADERLESS:
             targets = self._targets.finish().values.reshape(-1, len(classes))

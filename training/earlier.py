@@ -16,7 +16,7 @@ from lstm_fcn.container.artifact import METADATA, WEIGHTS, Metadata, parse_metad
 from lstm_fcn.container.channels import Source
 from lstm_fcn.container.errors import UserError
 from lstm_fcn.container.hyperparameters import Hyperparameters, parse_hyperparameters
-from lstm_fcn.training.data import Problem
+from lstm_fcn.container.problem import Problem
 from lstm_fcn.training.model import LSTMFCN, Ensemble
 
 logger = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ class EarlierModel:
         The convolutions fit any data of as many variables, the recurrent block data of the same length, the output
         layer data of the same classes.
         """
-        own = self.metadata
+        own = self.metadata.problem
         if own.num_variables != problem.num_variables:
             raise UserError(
                 f"Channel model: the earlier model's num-variables is {own.num_variables}, that of the training data "
@@ -73,7 +73,7 @@ class EarlierModel:
                 "train without the channel model."
             )
         same_classes = (own.classes, own.independent) == (problem.classes, problem.independent)
-        same_length = self.metadata.length == problem.length
+        same_length = self.metadata.problem.length == problem.length
         kept = {"fcn": True, "recurrent": same_length, "linear": same_classes}
         state = network.state_dict()
         present = {name: part for name in state for part in kept if f".{part}." in f".{name}"}
@@ -83,9 +83,12 @@ class EarlierModel:
         network.load_state_dict(state)
         parts = {part: kept[part] for part in kept if part in present.values()}
         words = {"fcn": "convolutions", "recurrent": "recurrent block", "linear": "output layer"}
-        reasons = {"recurrent": f"length {problem.length}, was {self.metadata.length}", "linear": "other classes"}
+        reasons = {
+            "recurrent": f"length {problem.length}, was {self.metadata.problem.length}",
+            "linear": "other classes",
+        }
         new = [f"{words[part]} ({reasons[part]})" for part, fits in parts.items() if not fits]
-        scaling = "kept" if problem.scaling == self.metadata.scaling else "measured anew"
+        scaling = "kept" if problem.scaling == self.metadata.problem.scaling else "measured anew"
         logger.info(
             "carried over from the earlier model: %s; new: %s; scaling: %s",
             ", ".join(words[part] for part, fits in parts.items() if fits) or "nothing",
@@ -129,7 +132,9 @@ def load_earlier(source: Source) -> EarlierModel:
         weights = safetensors.torch.load(files[WEIGHTS])
     except SafetensorError as error:
         raise UserError(f"Channel model: {WEIGHTS} in {place} cannot be read: {error}.") from error
-    logger.info("earlier model: %d classes, length %d, from %s", len(metadata.classes), metadata.length, place)
+    logger.info(
+        "earlier model: %d classes, length %d, from %s", len(metadata.problem.classes), metadata.problem.length, place
+    )
     return EarlierModel(metadata, weights, sha256)
 
 

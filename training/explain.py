@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from torch import Tensor
 
-from lstm_fcn.container.artifact import METADATA, WEIGHTS, Metadata, Scaling, parse_metadata
+from lstm_fcn.container.artifact import METADATA, WEIGHTS, Metadata, parse_metadata
 from lstm_fcn.container.errors import UserError
 from lstm_fcn.container.hyperparameters import parse_hyperparameters
+from lstm_fcn.container.problem import Scaling
 from lstm_fcn.training.evaluate import EVALUATION_BATCH
 from lstm_fcn.training.model import LSTMFCN, Classifier, ConvBlock, Ensemble, Scaler, join_logits, make_network
 from lstm_fcn.training.recurrent import AttentionLSTM
@@ -38,8 +39,10 @@ def load_classifier(folder: Path) -> tuple[Metadata, Classifier]:
             raise UserError(f"{folder} holds no model: {name} cannot be read: {error.strerror}.") from error
     metadata = parse_metadata(contents[0], folder / METADATA)
     settings = parse_hyperparameters(metadata.hyperparameters)
-    network = make_network(settings, metadata.num_variables, metadata.length, len(metadata.classes))
-    classifier = Classifier(Scaler(metadata.scaling), network, metadata.independent).eval()
+    network = make_network(
+        settings, metadata.problem.num_variables, metadata.problem.length, len(metadata.problem.classes)
+    )
+    classifier = Classifier(Scaler(metadata.problem.scaling), network, metadata.problem.independent).eval()
     try:
         weights = safetensors.torch.load(contents[1])
         if metadata.schema_version < 3:  # when the recurrent block was an LSTM always, and called so

@@ -13,13 +13,14 @@ from torch import Tensor
 from lstm_fcn import __version__
 from lstm_fcn.container import artifact
 from lstm_fcn.container.channels import find_channels
-from lstm_fcn.container.codec import HEADERLESS
 from lstm_fcn.container.errors import UserError
+from lstm_fcn.container.files import check_writable
 from lstm_fcn.container.hyperparameters import Hyperparameters, parse_hyperparameters
 from lstm_fcn.container.metrics import metric_text
 from lstm_fcn.container.optml import OptML
+from lstm_fcn.container.problem import Problem
 from lstm_fcn.training.checkpoint import Checkpoints
-from lstm_fcn.training.data import Data, Problem, load
+from lstm_fcn.training.data import Data, load
 from lstm_fcn.training.devices import choose_placement
 from lstm_fcn.training.distributed import Group
 from lstm_fcn.training.earlier import EarlierModel, load_earlier
@@ -47,7 +48,7 @@ def run(optml: OptML, stop: StopSignal, group: Group) -> None:
     settings = parse_hyperparameters(optml.hyperparameters())
     channels = find_channels(optml)
     if group.is_first:
-        artifact.check_writable(optml.model)
+        check_writable(optml.model, "model")
     placement = choose_placement(settings.precision, group)
     earlier = load_earlier(channels["model"]) if "model" in channels else None
     if earlier:
@@ -56,8 +57,9 @@ def run(optml: OptML, stop: StopSignal, group: Group) -> None:
 
     data = load(channels, settings, group, earlier.metadata if earlier else None)
     logger.info("task: %s; classes: %s", data.problem.task, _describe_classes(data.problem))
-    _check_batch_size(settings, group)
     problem = data.problem
+    settings = settings.with_batch_size(problem.series_count)
+    _check_batch_size(settings, group)
     network = make_network(settings, problem.num_variables, problem.length, len(problem.classes))
     if earlier:
         earlier.carry_over(network, data.problem)
@@ -98,17 +100,11 @@ def _save(
     classifier = Classifier(Scaler(problem.scaling), network.cpu(), problem.independent).eval()
     graph = export_graph(classifier, data.sample)
     metadata = artifact.Metadata(
-        task=problem.task,
-        classes=problem.classes,
-        columns=None if problem.columns == HEADERLESS else list(problem.columns.series),
-        preprocessing=problem.preprocessing,
-        num_variables=problem.num_variables,
-        length=problem.length,
+        problem=problem,
         explains=classifier.explains,
-        scaling=problem.scaling,
         hyperparameters=settings.model_dump(by_alias=True),
         metrics=fitted.metrics,
-        kept=(fitted.epoch, fitted.round),
+        best_epoch=(fitted.epoch, fitted.round),
         curves=_thin_out(history, fitted),
         versions=versions(),
     )
@@ -157,7 +153,7 @@ def _open_checkpoints(
         return None
     folder, asked_for = optml.checkpoints()
     try:
-        artifact.check_writable(folder, "checkpoint")
+        check_writable(folder, "checkpoint")
     except UserError as error:
         if asked_for:
             raise
@@ -193,12 +189,12 @@ def class_weights(settings: Hyperparameters, problem: Problem) -> Tensor:
 
     Balanced weights are those of scikit-learn: inversely proportional to how often a class comes.
     """
-    counts = problem.class_counts.astype(np.float64)
+    counts = np.array(problem.class_counts, dtype=np.float64)
     if problem.independent:
-        counts = np.stack([problem.count - counts, counts], axis=1)
+        counts = np.stack([problem.series_count - counts, counts], axis=1)
     if settings.class_weight == "none":
         return torch.ones(counts.shape)
-    return torch.from_numpy(_balance(counts, problem.count)).float()
+    return torch.from_numpy(_balance(counts, problem.series_count)).float()
 
 
 def _balance(counts: NDArray[np.float64], total: int) -> NDArray[np.float64]:
@@ -213,6 +209,6 @@ def _describe(settings: Hyperparameters) -> str:
 
 
 def _describe_classes(problem: Problem, limit: int = 20) -> str:
-    counts = list(zip(problem.classes, problem.class_counts.tolist(), strict=True))
+    counts = list(zip(problem.classes, problem.class_counts, strict=True))
     text = ", ".join(f"{label!r}: {count}" for label, count in counts[:limit])
     return text if len(counts) <= limit else f"{text} and {len(counts) - limit} more"

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from lstm_fcn.container.errors import UserError
 from lstm_fcn.container.hyperparameters import Hyperparameters
-from lstm_fcn.container.metrics import metric_text
+from lstm_fcn.container.metrics import EpochLine
 from lstm_fcn.training.checkpoint import Checkpoint, Checkpoints, share
 from lstm_fcn.training.data import Dataset
 from lstm_fcn.training.devices import MixedPrecision, Placement, parallel_forward
@@ -291,15 +291,8 @@ class Loop:
         position, epochs = self.position, self.settings.epochs
         per_epoch = (time.monotonic() - self.started) / (self.epochs_done + 1)
         epochs_left = (self.settings.fine_tune_rounds - position.round) * epochs + epochs - position.epoch
-        self._log(
-            "%sepoch: %d/%d, %s, lr: %.6f, left: %s",
-            f"fine-tuning round: {position.round}, " if position.round else "",
-            position.epoch,
-            epochs,
-            metric_text(metrics),
-            self.schedule.lr,
-            timedelta(seconds=round(per_epoch * epochs_left)),
-        )
+        line = EpochLine(position.epoch, epochs, metrics, position.round)
+        self._log("%s", line.format(self.schedule.lr, timedelta(seconds=round(per_epoch * epochs_left))))
 
     def _log(self, text: str, *values: object) -> None:
         """Say something once, not on every machine (M5)."""

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lstm_fcn.container.artifact import Scaling
 from lstm_fcn.container.hyperparameters import Hyperparameters
+from lstm_fcn.container.problem import Scaling
 from lstm_fcn.training.recurrent import make_layer
 
 

@@ -25,8 +25,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from matplotlib.typing import RcKeyType
 from numpy.typing import NDArray
 
-from lstm_fcn.container.artifact import write_synced
-from lstm_fcn.container.errors import UserError
+from lstm_fcn.container.files import write_atomically
 
 # Colours that people with any kind of colour vision tell apart (Okabe and Ito 2008).
 BLUE, VERMILION, GREY, DARK = "#0072b2", "#d55e00", "#9a9a9a", "#333333"
@@ -626,8 +625,7 @@ def save(figure: Figure, folder: Path, name: str) -> None:
     Raises:
         UserError: the folder cannot be written to.
     """
-    write_whole(folder / f"{name}.png", png(figure))
-    write_whole(folder / f"{name}.svg", svg(figure))
+    write_atomically((folder / f"{name}.png", png(figure)), (folder / f"{name}.svg", svg(figure)))
 
 
 @house_style()
@@ -645,20 +643,3 @@ def svg(figure: Figure) -> bytes:
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     FigureCanvasSVG(figure).print_svg(file, metadata=nothing)  # type: ignore[no-untyped-call]
     return file.getvalue()
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file that appears under its name once it is whole.
-
-    Raises:
-        UserError: the folder cannot be written to, or the disk is full.
-    """
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_synced(partial, content)
-        partial.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink()
-        raise UserError(f"{path} cannot be written: {error.strerror}.") from error

@@ -21,8 +21,9 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from sklearn.metrics import confusion_matrix, multilabel_confusion_matrix, precision_recall_fscore_support
 
+from lstm_fcn.container.files import write_atomically
 from lstm_fcn.training import pictures
-from lstm_fcn.training.pictures import Example, printable, write_whole
+from lstm_fcn.training.pictures import Example, printable
 
 
 @dataclass(frozen=True)
@@ -164,7 +165,7 @@ def write_report(folder: Path, report: Report) -> None:
     """
     files = {"metrics.json": metrics_json(report), "curves.csv": curves_csv(report), "report.html": page(report)}
     for name, text in files.items():
-        write_whole(folder / name, text.encode())
+        write_atomically((folder / name, text.encode()))
 
 
 def metrics_json(report: Report) -> str:

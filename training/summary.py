@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from lstm_fcn.container.hyperparameters import Hyperparameters
-from lstm_fcn.training.data import Data, Dataset, Problem
+from lstm_fcn.container.problem import Problem
+from lstm_fcn.training.data import Data, Dataset
 from lstm_fcn.training.explain import Network, activation_maps, predict, unscale
 from lstm_fcn.training.loop import Fitted
 from lstm_fcn.training.pictures import Example

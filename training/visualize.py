@@ -9,7 +9,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +17,12 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lstm_fcn.container.artifact import Metadata, Scaling
+from lstm_fcn.container.artifact import Metadata
 from lstm_fcn.container.channels import Source
-from lstm_fcn.container.codec import HEADERLESS, Columns
 from lstm_fcn.container.errors import UserError
+from lstm_fcn.container.problem import Scaling
 from lstm_fcn.training import pictures
-from lstm_fcn.training.data import Problem, load_validation
+from lstm_fcn.training.data import load_validation
 from lstm_fcn.training.distributed import Group
 from lstm_fcn.training.explain import Network, activation_maps, attention, filters, load_classifier, predict
 from lstm_fcn.training.pictures import Example
@@ -94,9 +94,9 @@ def draw_model(
     figures = _examples(subject, rows, class_name)
     figures |= _attention(subject, one_per_class) | _filters(subject)
     if metadata.curves:
-        figures["curves"] = pictures.learning_curves(metadata.curves, metadata.kept)
+        figures["curves"] = pictures.learning_curves(metadata.curves, metadata.best_epoch)
     draw = pictures.target_matrices if evaluation.independent else pictures.confusion_matrix
-    figures["confusion"] = draw(evaluation.confusion(), metadata.classes)
+    figures["confusion"] = draw(evaluation.confusion(), metadata.problem.classes)
     if evaluation.mistakes():
         figures["mistakes"] = pictures.mistakes(subject.examples(evaluation.mistakes()))
     for name, figure in figures.items():
@@ -113,32 +113,19 @@ def read_subject(model: Path, data: Path) -> Subject:
     metadata, classifier = load_classifier(model)
     if not data.is_file():
         raise UserError(f"There is no file {data}.")
-    columns = HEADERLESS
-    if metadata.columns is not None:
-        columns = Columns(tuple(metadata.classes), tuple(metadata.columns), metadata.num_variables)
-    problem = Problem(
-        task=metadata.task,
-        classes=metadata.classes,
-        columns=columns,
-        preprocessing=metadata.preprocessing,
-        num_variables=metadata.num_variables,
-        length=metadata.length,
-        scaling=metadata.scaling,
-        class_counts=np.zeros(len(metadata.classes), np.int64),
-        count=0,
-    )
+    problem = metadata.problem
     source = Source("data", data.parent, (data,))
     scaled, _ = load_validation(source, problem, Group())
-    raw, _ = load_validation(source, replace(problem, scaling=Scaling(method="none")), Group())
+    raw, _ = load_validation(source, problem.model_copy(update={"scaling": Scaling(method="none")}), Group())
     truth: NDArray[np.int64] = scaled.labels.numpy().astype(np.int64)
-    probabilities = predict(classifier.network, scaled.series, metadata.independent)
-    evaluation = Evaluation("validation", len(truth), metadata.classes, truth, probabilities)
+    probabilities = predict(classifier.network, scaled.series, metadata.problem.independent)
+    evaluation = Evaluation("validation", len(truth), metadata.problem.classes, truth, probabilities)
     return Subject(metadata, classifier.network, scaled.series, raw.series.numpy().astype(np.float64), evaluation)
 
 
 def _examples(subject: Subject, rows: Sequence[int], class_name: str | None) -> dict[str, Figure]:
     """The rows that were asked for, each by itself; else typical ones of each class, side by side."""
-    evaluation, classes = subject.evaluation, subject.metadata.classes
+    evaluation, classes = subject.evaluation, subject.metadata.problem.classes
     if class_name is not None and class_name not in classes:
         raise UserError(f"The model has no class {class_name!r}; it has {', '.join(map(repr, classes))}.")
     for row in rows:
@@ -166,7 +153,7 @@ def _attention(subject: Subject, one_per_class: bool) -> dict[str, Figure]:
     attended = attention(subject.network, subject.scaled[rows])
     if attended is None:
         return {}
-    classes, series = subject.metadata.classes, subject.raw[rows]
+    classes, series = subject.metadata.problem.classes, subject.raw[rows]
     if attended.over_time:
         # Shares are close to even ones in long series: what is drawn is by how much they differ.
         more = attended.weights * attended.weights.shape[1] - 1

@@ -17,8 +17,7 @@ from lstm_fcn.client.sagemaker.jobs import KINDS, Account, Created, State
 from lstm_fcn.client.sagemaker.requests import Batch, Endpoint, Range, Request, Search, Training
 from lstm_fcn.container.channels import CHANNELS
 from lstm_fcn.container.errors import UserError
-from lstm_fcn.serving.negotiation import CSV, REPLY_TYPES, REQUEST_TYPES
-from lstm_fcn.serving.settings import Precision
+from lstm_fcn.container.media_types import CSV, REQUEST_TYPES, RESPONSE_TYPES, Precision
 
 METRICS_SECONDS = 60.0  # between two lines of metrics where nobody watches
 
@@ -217,7 +216,7 @@ def deploy(
 @click.option("--data", required=True, metavar=S3, help="folder of the series")
 @click.option("--output", required=True, metavar=S3, help="folder for the predictions")
 @click.option("--content-type", default=CSV, show_default=True, help=", ".join(REQUEST_TYPES))
-@click.option("--accept", default=CSV, show_default=True, help=", ".join(REPLY_TYPES))
+@click.option("--accept", default=CSV, show_default=True, help=", ".join(RESPONSE_TYPES))
 @click.option("--split", type=click.Choice(["Line", "None"]), default="Line", help="None: whole files [Line]")
 @click.option(
     "--batch-strategy",

@@ -9,15 +9,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any, get_args, get_origin
-
-from pydantic.fields import FieldInfo
+from typing import Any
 
 from lstm_fcn.container.channels import CHANNELS
 from lstm_fcn.container.errors import UserError
-from lstm_fcn.container.hyperparameters import fields_by_name, parse_hyperparameters
+from lstm_fcn.container.hyperparameters import PARAMETERS, Parameter, parse_hyperparameters
+from lstm_fcn.container.media_types import CSV, JSON, JSON_LINES, NPY, REQUEST_TYPES, RESPONSE_TYPES
 from lstm_fcn.container.metrics import METRICS
-from lstm_fcn.serving.negotiation import CSV, JSON, JSON_LINES, NPY, REPLY_TYPES, REQUEST_TYPES
 from lstm_fcn.serving.settings import Settings
 
 BASE_NAME = "lstm-fcn"
@@ -29,31 +27,8 @@ PAYLOAD, PRODUCT = 6, 100  # MB of one request of a batch job by default, and of
 LONGEST_ASYNC = 3600  # seconds that an asynchronous request may take (M21)
 LARGEST_ASYNC = 1024  # MB
 
-# What a tuning job may search, and where it looks unless told otherwise, in the notation of `parse_range`. Left out are
-# facts of the data (task, num-variables), what the data's owner decides (missing-values, length-policy), what changes
-# the objective itself (class-weight, validation-fraction), what is the better the more it is paid for (epochs,
-# ensemble-size, fine-tune-rounds, early-stopping-patience), the seed, convolutions (without them little is left), and
-# what has no influence on the model.
-TUNABLE = {
-    "recurrent": "lstm,alstm,gru",
-    "hidden-size": "8,64,128",  # the paper's
-    "num-layers": "1,2",
-    "dropout": "0.2:0.9",
-    "lr": "0.0001:0.01:log",
-    "batch-size": "16:128:log",
-    "dimension-shuffle": "true,false",
-    "squeeze-excite": "true,false",
-    "filters-1": "32,64,128,256",
-    "filters-2": "64,128,256,512",
-    "filters-3": "32,64,128,256",
-    "kernel-size-1": "4:16",
-    "kernel-size-2": "3:9",
-    "kernel-size-3": "2:5",
-    "scaling": "dataset,series",
-    "lr-schedule": "plateau,one-cycle",
-}
-# Of them, if a tuning job names none: the same as `lstm-fcn tune` on one's own machine.
-SEARCHED = ("recurrent", "hidden-size", "num-layers", "dropout", "lr", "batch-size")
+TUNABLE = {p.name: p.search for p in PARAMETERS.values() if p.search}
+SEARCHED = tuple(p.name for p in PARAMETERS.values() if p.searched_by_default)
 SCALES = {"auto": "Auto", "linear": "Linear", "log": "Logarithmic", "reverse-log": "ReverseLogarithmic"}
 OBJECTIVES = {metric.name: metric.objective for metric in METRICS}
 
@@ -281,7 +256,7 @@ def parse_range(text: str) -> Range:
     """
     name, equals, rest = text.partition("=")
     if name not in TUNABLE:
-        if name not in fields_by_name():
+        if name not in PARAMETERS:
             parse_hyperparameters({name: "0"})  # which says so, and what may have been meant
         raise UserError(f"{name} is not tuned but set: --set {name}=VALUE. Tuned can be: {', '.join(TUNABLE)}.")
     values = rest if equals else TUNABLE[name]
@@ -293,21 +268,14 @@ def parse_range(text: str) -> Range:
     return Range(name, (), low.strip(), high.strip(), SCALES[scale[0]] if scale else "Auto")
 
 
-def parameter_type(info: FieldInfo) -> str:
+def parameter_type(parameter: Parameter) -> str:
     """A hyperparameter's type as SageMaker calls it: Integer, Continuous or Categorical."""
-    if get_origin(info.annotation) is not None:
-        return "Categorical"
-    return "Integer" if info.annotation is int else "Continuous"
+    return {"choice": "Categorical", "integer": "Integer", "number": "Continuous"}[parameter.kind]
 
 
 def decimal(value: object) -> str:
     """A number without exponent: SDKs read `10`, not `1e1`, as an integer (M9)."""
     return format(Decimal(str(value)).normalize(), "f")
-
-
-def choices(info: FieldInfo) -> list[str]:
-    """The values of a categorical hyperparameter."""
-    return list(get_args(info.annotation))
 
 
 def tuning_job(name: str, job: Training, search: Search) -> Request:
@@ -384,7 +352,7 @@ def _check_range(found: Range, hyperparameters: Mapping[str, str]) -> None:
         parse_hyperparameters({**hyperparameters, found.name: value})
     if found.values:
         return
-    if parameter_type(fields_by_name()[found.name]) == "Categorical":
+    if parameter_type(PARAMETERS[found.name]) == "Categorical":
         raise UserError("its values are given as a list, with commas.")
     low, high = float(found.low), float(found.high)
     if low >= high:
@@ -431,7 +399,7 @@ def _parameter_ranges(ranges: Iterable[Range]) -> dict[str, list[dict[str, Any]]
         if item.values:
             kind, content = "Categorical", {"Name": item.name, "Values": list(item.values)}
         else:
-            kind = parameter_type(fields_by_name()[item.name])
+            kind = parameter_type(PARAMETERS[item.name])
             ends = {"MinValue": decimal(item.low), "MaxValue": decimal(item.high)}
             content = {"Name": item.name, **ends, "ScalingType": item.scale}
         found.setdefault(f"{kind}ParameterRanges", []).append(content)
@@ -712,8 +680,8 @@ def _check_batch(batch: Batch) -> None:
     content, accept = (text.partition(";")[0].strip().lower() for text in (batch.content_type, batch.accept))
     if content not in REQUEST_TYPES:
         raise UserError(f"content-type={batch.content_type} is not supported; use {', '.join(REQUEST_TYPES)}.")
-    if accept not in REPLY_TYPES:
-        raise UserError(f"accept={batch.accept} is not supported; use {', '.join(REPLY_TYPES)}.")
+    if accept not in RESPONSE_TYPES:
+        raise UserError(f"accept={batch.accept} is not supported; use {', '.join(RESPONSE_TYPES)}.")
     if batch.split != "None" and content == NPY:
         raise UserError(f"{NPY} cannot be split; give --split None.")
     if batch.split != "None" and content == JSON and batch.strategy == "MultiRecord":

@@ -8,17 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from annotated_types import Ge, Le
-from pydantic.fields import FieldInfo
-
 from lstm_fcn.client.sagemaker.checks import values_of
 from lstm_fcn.client.sagemaker.requests import (
     BASE_NAME,
-    TUNABLE,
     Batch,
     Request,
     Training,
-    choices,
     decimal,
     given,
     join,
@@ -28,9 +23,9 @@ from lstm_fcn.client.sagemaker.requests import (
     transform_definition,
 )
 from lstm_fcn.container.channels import CHANNELS
-from lstm_fcn.container.hyperparameters import fields_by_name, parse_hyperparameters
+from lstm_fcn.container.hyperparameters import PARAMETERS, Parameter, parse_hyperparameters
+from lstm_fcn.container.media_types import REQUEST_TYPES, RESPONSE_TYPES
 from lstm_fcn.container.metrics import METRICS
-from lstm_fcn.serving.negotiation import REPLY_TYPES, REQUEST_TYPES
 
 DESCRIPTION = "Time series classification with LSTM-FCN: labelled series in CSV files, one a row."
 # The images are for x86-64 (so no Graviton, no Grace), torch for CUDA (so neither Trainium nor Gaudi) from the Turing
@@ -90,7 +85,7 @@ def training_specification(image: str) -> dict[str, Any]:
     """What can be trained, on what, and how it is measured (M8, M12, M13)."""
     return {
         "TrainingImage": image,
-        "SupportedHyperParameters": [_hyperparameter(name, info) for name, info in fields_by_name().items()],
+        "SupportedHyperParameters": [_hyperparameter(parameter) for parameter in PARAMETERS.values()],
         "SupportedTrainingInstanceTypes": instance_types("TrainingInstanceType", gpu=True),
         "SupportsDistributedTraining": True,
         "MetricDefinitions": metric_definitions(),
@@ -117,7 +112,7 @@ def inference_specification(image: str, model_data: str = "") -> dict[str, Any]:
         "SupportedTransformInstanceTypes": instance_types("TransformInstanceType", gpu=False),
         "SupportedRealtimeInferenceInstanceTypes": instance_types("ProductionVariantInstanceType", gpu=False),
         "SupportedContentTypes": list(REQUEST_TYPES),
-        "SupportedResponseMIMETypes": list(REPLY_TYPES),
+        "SupportedResponseMIMETypes": list(RESPONSE_TYPES),
     }
 
 
@@ -126,22 +121,20 @@ def instance_types(shape: str, *, gpu: bool) -> list[str]:
     return [name for name in values_of(shape) if _CPU.match(name) or (gpu and _GPU.match(name))]
 
 
-def _hyperparameter(name: str, info: FieldInfo) -> dict[str, Any]:
-    kind = parameter_type(info)
+def _hyperparameter(parameter: Parameter) -> dict[str, Any]:
+    kind = parameter_type(parameter)
     if kind == "Categorical":
-        limits: Mapping[str, Any] = {"Values": choices(info)}
+        limits: Mapping[str, Any] = {"Values": list(parameter.choices)}
     else:
-        low = next(item.ge for item in info.metadata if isinstance(item, Ge))
-        high = next(item.le for item in info.metadata if isinstance(item, Le))
-        limits = {"MinValue": decimal(low), "MaxValue": decimal(high)}
+        limits = {"MinValue": decimal(parameter.low), "MaxValue": decimal(parameter.high)}
     return {
-        "Name": name,
-        "Description": info.description,
+        "Name": parameter.name,
+        "Description": parameter.help,
         "Type": kind,
         "Range": {f"{kind}ParameterRangeSpecification": limits},
-        "IsTunable": name in TUNABLE,
+        "IsTunable": bool(parameter.search),
         "IsRequired": False,
-        "DefaultValue": info.default if kind == "Categorical" else decimal(info.default),
+        "DefaultValue": parameter.default if kind == "Categorical" else decimal(parameter.default),
     }
 
 

@@ -107,7 +107,7 @@ def test_a_share_of_the_files_for_each(machines: Machines) -> None:
     assert "training: 8 series of 16 values from 2 file(s)" in results[0].stdout
     assert "training: 5 series of 16 values from 1 file(s)" in results[1].stdout
     metadata, _ = artifact.load(machines.jobs[0].model)
-    assert metadata.classes == ["below", "down", "up"]  # of which neither machine has all
+    assert metadata.problem.classes == ["below", "down", "up"]  # of which neither machine has all
     for result in results:
         assert "task: multiclass; classes: 'below': 2, 'down': 4, 'up': 7" in result.stdout
 

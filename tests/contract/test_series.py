@@ -130,10 +130,10 @@ def servers(trained: dict[str, TrainingJob]) -> Iterator[dict[str, Endpoint]]:
 @pytest.mark.parametrize("name", CASES)
 def test_training_sees_the_series_as_they_are_when_treated(trained: dict[str, TrainingJob], name: str) -> None:
     metadata, _ = artifact.load(trained[name].model)
-    assert (metadata.length, metadata.preprocessing) == (LENGTH, CASES[name].rules)
+    assert (metadata.problem.length, metadata.problem.preprocessing) == (LENGTH, CASES[name].rules)
     complete = CASES[name].complete(CASES[name].series(24))
-    assert metadata.scaling.mean == pytest.approx((complete.mean(),), abs=1e-12)
-    assert metadata.scaling.std == pytest.approx((complete.std(),), rel=1e-12)
+    assert metadata.problem.scaling.mean == pytest.approx((complete.mean(),), abs=1e-12)
+    assert metadata.problem.scaling.std == pytest.approx((complete.std(),), rel=1e-12)
 
 
 def test_data_that_was_treated_before_gives_the_same_weights(trained: dict[str, TrainingJob]) -> None:
@@ -150,14 +150,14 @@ def test_serving_treats_series_as_training_does(
     complete = case.complete(series)[:, None]
     (expected,) = onnxruntime.InferenceSession(graph).run(["probabilities"], {"series": complete})
     lines = case.lines(series)
-    header = [] if metadata.columns is None else [",".join(metadata.columns)]
+    header = [] if metadata.problem.columns is None else [",".join(metadata.problem.columns)]
     reply = servers[name].invoke("\n".join(header + lines))
     assert reply.status == 200, reply.text
     if header:
         found = [float(line.split(",")[1]) for line in reply.text.splitlines()[1:]]
         assert found == pytest.approx(expected[:, 0], abs=1e-5)
     else:
-        assert reply.text.split("\n") == [metadata.classes[k] for k in expected.argmax(axis=1)]
+        assert reply.text.split("\n") == [metadata.problem.classes[k] for k in expected.argmax(axis=1)]
         assert len(set(reply.text.split("\n"))) == 2
 
 

@@ -89,10 +89,10 @@ class TestAGoodJob:
 
     def test_metadata(self, finished: Finished) -> None:
         metadata, graph = artifact.load(finished.job.model)
-        assert metadata.task == "binary"
-        assert metadata.classes == ["down", "up"]
-        assert metadata.columns is None
-        assert metadata.length == 16
+        assert metadata.problem.task == "binary"
+        assert metadata.problem.classes == ["down", "up"]
+        assert metadata.problem.columns is None
+        assert metadata.problem.length == 16
         assert metadata.hyperparameters["epochs"] == 3
         assert metadata.hyperparameters["lr-schedule"] == "plateau"
         (given,) = onnxruntime.InferenceSession(graph).get_inputs()
@@ -138,7 +138,7 @@ class TestGoodJobs:
         text = labelled_csv(labels=("1.0", "01", " x", "ä")).replace(" x,", '" x, y",')
         result = assert_succeeds(job.prepare(text, validation=text))
         metadata, _ = artifact.load(job.model)
-        assert (metadata.task, metadata.classes) == ("multiclass", [" x, y", "01", "1.0", "ä"])
+        assert (metadata.problem.task, metadata.problem.classes) == ("multiclass", [" x, y", "01", "1.0", "ä"])
         for line in result.metric_lines():  # all but the area under the curve, which several classes do not have
             found = [metric.name for metric in METRICS if re.search(metric.regex, line)]
             assert found == [metric.name for metric in METRICS if metric.name != "valid_auc"]
@@ -159,7 +159,7 @@ class TestGoodJobs:
             others = [line.split(",") for line in labelled_csv(40, seed=5).splitlines()]
             series = np.array([row[1:] for row in others], dtype=np.float64)[:, None] + offset
             (probabilities,) = onnxruntime.InferenceSession(graph).run(["probabilities"], {"series": series})
-            predicted = [metadata.classes[k] for k in probabilities.argmax(axis=1)]
+            predicted = [metadata.problem.classes[k] for k in probabilities.argmax(axis=1)]
             assert np.mean([a == row[0] for a, row in zip(predicted, others, strict=True)]) >= 0.95
 
     def test_hyperparameters(self, tmp_path: Path) -> None:

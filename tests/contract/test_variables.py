@@ -140,9 +140,9 @@ class TestTraining:
     def test_each_variable_has_its_mean_and_deviation(self, trained: dict[str, TrainingJob], name: str) -> None:
         metadata, _ = artifact.load(trained[name].model)
         series = pad(TRAINING, LENGTHS[24]) if name == "ragged" else TRAINING
-        assert (metadata.num_variables, metadata.length) == (VARIABLES, LENGTH)
-        assert metadata.scaling.mean == pytest.approx(series.mean(axis=(0, 2)), rel=1e-12, abs=1e-18)
-        assert metadata.scaling.std == pytest.approx(series.std(axis=(0, 2)), rel=1e-9)
+        assert (metadata.problem.num_variables, metadata.problem.length) == (VARIABLES, LENGTH)
+        assert metadata.problem.scaling.mean == pytest.approx(series.mean(axis=(0, 2)), rel=1e-12, abs=1e-18)
+        assert metadata.problem.scaling.std == pytest.approx(series.std(axis=(0, 2)), rel=1e-9)
 
     def test_a_header_makes_no_difference_to_the_weights(self, trained: dict[str, TrainingJob]) -> None:
         first, second = (trained[name].read("weights.safetensors") for name in ("plain", "headed"))

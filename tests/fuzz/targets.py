@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from lstm_fcn.container.codec import HEADERLESS, Block, Columns, SeriesReader
 from lstm_fcn.container.errors import UserError
+from lstm_fcn.container.media_types import REQUEST_TYPES
 from lstm_fcn.container.preprocess import Preprocessing
 from lstm_fcn.serving.app import create_app
 from lstm_fcn.serving.decode import decode
-from lstm_fcn.serving.negotiation import REQUEST_TYPES
 from lstm_fcn.serving.predictor import Predictor
 from lstm_fcn.serving.settings import Settings
 
@@ -108,7 +108,7 @@ def fuzz_decode(data: bytes) -> None:
     except UserError as error:
         assert len(str(error)) < 500  # noqa: PT017
         return
-    assert series.shape[1:] == (variables, metadata.length)
+    assert series.shape[1:] == (variables, metadata.problem.length)
     assert np.isfinite(series).all()
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from lstm_fcn.container.artifact import SCHEMA_VERSION
+from lstm_fcn.container.media_types import CSV
 from lstm_fcn.serving.decode import decode
-from lstm_fcn.serving.negotiation import CSV
 from lstm_fcn.serving.predictor import Predictor
 from tests.programs import TrainingJob
 
@@ -29,6 +29,8 @@ SETTINGS = {
     "epochs": "60",
     "lr": "0.02",
     "precision": "float32",
+    "batch_size": "128",
+    "lr_schedule": "plateau",
 }
 
 

@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 
 from lstm_fcn.container import artifact
-from lstm_fcn.container.artifact import Metadata, Scaling
+from lstm_fcn.container.artifact import Metadata
 from lstm_fcn.container.errors import UserError
 from lstm_fcn.container.preprocess import Preprocessing
+from lstm_fcn.container.problem import Scaling
 
 METADATA = Metadata(
     classes=["1.0", "ja, ja"],
@@ -72,16 +73,20 @@ VERSION_2 = VERSION_1 | {
 
 def test_metadata_of_version_1_still_parses(tmp_path: Path) -> None:
     metadata = artifact.parse_metadata(json.dumps(VERSION_1).encode(), tmp_path)
-    assert (metadata.columns, metadata.preprocessing, metadata.independent) == (None, Preprocessing(), False)
-    assert metadata.scaling == Scaling(method="dataset", mean=(0.5,), std=(2.0,))
-    assert (metadata.num_variables, metadata.has_explanation) == (1, False)
+    assert (metadata.problem.columns, metadata.problem.preprocessing, metadata.problem.independent) == (
+        None,
+        Preprocessing(),
+        False,
+    )
+    assert metadata.problem.scaling == Scaling(method="dataset", mean=(0.5,), std=(2.0,))
+    assert (metadata.problem.num_variables, metadata.explains) == (1, False)
 
 
 def test_metadata_of_version_2_still_parses(tmp_path: Path) -> None:
     metadata = artifact.parse_metadata(json.dumps(VERSION_2).encode(), tmp_path)
-    assert (metadata.columns, metadata.independent) == (["x1", "x2"], True)
-    assert metadata.scaling == Scaling(method="dataset", mean=(0.5,), std=(2.0,))
-    assert (metadata.num_variables, metadata.has_explanation) == (1, True)
+    assert (metadata.problem.columns, metadata.problem.independent) == (["x1", "x2"], True)
+    assert metadata.problem.scaling == Scaling(method="dataset", mean=(0.5,), std=(2.0,))
+    assert (metadata.problem.num_variables, metadata.explains) == (1, True)
 
 
 def test_several_variables_are_kept(tmp_path: Path) -> None:

@@ -14,12 +14,13 @@ import torch
 from numpy.typing import NDArray
 
 from lstm_fcn.container import codec
-from lstm_fcn.container.artifact import Metadata, Scaling
+from lstm_fcn.container.artifact import Metadata
 from lstm_fcn.container.channels import Source
 from lstm_fcn.container.codec import HEADERLESS, Columns
 from lstm_fcn.container.errors import UserError
 from lstm_fcn.container.hyperparameters import parse_hyperparameters
 from lstm_fcn.container.preprocess import Preprocessing
+from lstm_fcn.container.problem import Scaling
 from lstm_fcn.training import data as data_module
 from lstm_fcn.training import reading, store
 from lstm_fcn.training.data import Data, Dataset, Moments, hold_out, load, sort_classes

@@ -9,11 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from lstm_fcn.container.artifact import Metadata, Scaling
+from lstm_fcn.container.artifact import Metadata
 from lstm_fcn.container.errors import UserError
+from lstm_fcn.container.media_types import CSV, JSON, JSON_LINES, NPY, REQUEST_TYPES
 from lstm_fcn.container.preprocess import Preprocessing
+from lstm_fcn.container.problem import Scaling
 from lstm_fcn.serving.decode import decode
-from lstm_fcn.serving.negotiation import CSV, JSON, JSON_LINES, NPY, REQUEST_TYPES
 
 ROWS = [[1.0, 2.5, -3e-5], [4.0, 0.0, 1e300]]
 
@@ -402,5 +403,5 @@ def assert_series_or_user_error(body: bytes, media_type: str) -> None:
         except UserError as error:
             assert len(str(error)) < 400  # noqa: PT017
         else:
-            assert found.shape[1:] == (metadata.num_variables, 3)
+            assert found.shape[1:] == (metadata.problem.num_variables, 3)
             assert np.isfinite(found).all()

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from lstm_fcn.container import artifact
-from lstm_fcn.container.artifact import Metadata, Scaling, Task
+from lstm_fcn.container.artifact import Metadata
 from lstm_fcn.container.channels import Source
 from lstm_fcn.container.codec import HEADERLESS
 from lstm_fcn.container.errors import UserError
 from lstm_fcn.container.hyperparameters import parse_hyperparameters
 from lstm_fcn.container.preprocess import STRICT
-from lstm_fcn.training.data import Problem
+from lstm_fcn.container.problem import Problem, Scaling, Task
 from lstm_fcn.training.earlier import EarlierModel, load_earlier
 from lstm_fcn.training.export import export_weights
 from lstm_fcn.training.model import LSTMFCN, Classifier, Ensemble, Scaler, make_network
@@ -92,7 +92,7 @@ def files(model: Path) -> dict[str, bytes]:
 class TestLoading:
     @staticmethod
     def assert_whole(earlier: EarlierModel) -> None:
-        assert (earlier.metadata.classes, earlier.metadata.length) == (CLASSES, LENGTH)
+        assert (earlier.metadata.problem.classes, earlier.metadata.problem.length) == (CLASSES, LENGTH)
         expected = make_small().state_dict()
         assert all(torch.equal(earlier.weights[f"network.{name}"], tensor) for name, tensor in expected.items())
 
@@ -455,6 +455,6 @@ class TestVersions:
         (earlier, network), (own, graph) = self.go_on(version), artifact.load(GOLDEN / f"v{version}" / "model")
         rows = np.random.default_rng(0).normal(size=(5, own.num_variables, own.length)) + 10
         (expected,) = onnxruntime.InferenceSession(graph).run(["probabilities"], {"series": rows})
-        classifier = Classifier(Scaler(earlier.metadata.scaling), network, own.independent).eval()
+        classifier = Classifier(Scaler(earlier.metadata.problem.scaling), network, own.independent).eval()
         with torch.no_grad():
             np.testing.assert_allclose(classifier(torch.from_numpy(rows))[0], expected, atol=1e-5)

@@ -8,10 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lstm_fcn.container.artifact import Metadata, Scaling, Task
+from lstm_fcn.container.artifact import Metadata
 from lstm_fcn.container.errors import UserError
+from lstm_fcn.container.media_types import CSV, JSON, JSON_LINES, OUTPUTS
+from lstm_fcn.container.problem import Scaling, Task
 from lstm_fcn.serving.encode import Encoder
-from lstm_fcn.serving.negotiation import CSV, JSON, JSON_LINES, OUTPUTS, Reply
+from lstm_fcn.serving.negotiation import Reply
 from lstm_fcn.serving.predictor import Predictions
 
 PREDICTIONS = Predictions(

@@ -12,8 +12,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from lstm_fcn.container.artifact import Scaling
 from lstm_fcn.container.errors import AlgorithmError
+from lstm_fcn.container.problem import Scaling
 from lstm_fcn.serving.predictor import open_session
 from lstm_fcn.training import export
 from lstm_fcn.training.export import export_graph, export_weights, largest_difference

@@ -3,12 +3,11 @@ import pytest
 import torch
 from sklearn.utils.class_weight import compute_class_weight
 
-from lstm_fcn.container.artifact import Scaling, Task
 from lstm_fcn.container.codec import HEADERLESS
 from lstm_fcn.container.errors import UserError
 from lstm_fcn.container.hyperparameters import parse_hyperparameters
 from lstm_fcn.container.preprocess import STRICT
-from lstm_fcn.training.data import Problem
+from lstm_fcn.container.problem import Problem, Scaling, Task
 from lstm_fcn.training.distributed import Group
 from lstm_fcn.training.job import CURVE_POINTS, _check_batch_size, _thin_out, class_weights
 from lstm_fcn.training.loop import Fitted

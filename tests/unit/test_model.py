@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lstm_fcn.container.artifact import Scaling
 from lstm_fcn.container.hyperparameters import parse_hyperparameters
+from lstm_fcn.container.problem import Scaling
 from lstm_fcn.training.model import (
     LSTMFCN,
     Classifier,

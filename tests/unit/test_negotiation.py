@@ -1,17 +1,8 @@
 import pytest
 from werkzeug.exceptions import NotAcceptable, UnsupportedMediaType
 
-from lstm_fcn.serving.negotiation import (
-    CSV,
-    JSON,
-    JSON_LINES,
-    NPY,
-    OUTPUTS,
-    Reply,
-    choose_reply,
-    parse_outputs,
-    request_type,
-)
+from lstm_fcn.container.media_types import CSV, JSON, JSON_LINES, NPY, OUTPUTS, parse_outputs
+from lstm_fcn.serving.negotiation import Reply, choose_reply, request_type
 
 DEFAULT = Reply(CSV, ("probability",))
 

@@ -10,10 +10,11 @@ import pytest
 from numpy.typing import NDArray
 
 from lstm_fcn.container import artifact
-from lstm_fcn.container.artifact import Metadata, Scaling
+from lstm_fcn.container.artifact import Metadata
 from lstm_fcn.container.errors import UserError
+from lstm_fcn.container.media_types import CSV
+from lstm_fcn.container.problem import Scaling
 from lstm_fcn.serving.decode import decode
-from lstm_fcn.serving.negotiation import CSV
 from lstm_fcn.serving.predictor import BLOCK, Predictor, TooLargeError
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "v2"

@@ -36,7 +36,7 @@ from lstm_fcn.client.sagemaker.specification import (
 from lstm_fcn.container.channels import CHANNELS
 from lstm_fcn.container.errors import UserError
 from lstm_fcn.container.hyperparameters import Hyperparameters, fields_by_name, parse_hyperparameters
-from lstm_fcn.serving.negotiation import REPLY_TYPES, REQUEST_TYPES
+from lstm_fcn.container.media_types import REQUEST_TYPES, RESPONSE_TYPES
 
 IMAGES = (
     "123456789012.dkr.ecr.eu-west-1.amazonaws.com/train:1",
@@ -179,7 +179,7 @@ def test_m14_inference_specification() -> None:
     assert container == {"Image": IMAGES[1]}
     assert PACKAGE.parameters["InferenceSpecification"]["Containers"][0]["ModelDataUrl"] == MODEL
     assert INFERENCE["SupportedContentTypes"] == list(REQUEST_TYPES)
-    assert INFERENCE["SupportedResponseMIMETypes"] == list(REPLY_TYPES)
+    assert INFERENCE["SupportedResponseMIMETypes"] == list(RESPONSE_TYPES)
     for shape, key in (
         ("TransformInstanceType", "SupportedTransformInstanceTypes"),
         ("ProductionVariantInstanceType", "SupportedRealtimeInferenceInstanceTypes"),
