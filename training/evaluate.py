@@ -4,13 +4,13 @@ from collections.abc import Callable, Iterator
 from typing import cast
 
 import torch
-from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
 from lstm_fcn.training.data import Dataset
 from lstm_fcn.training.distributed import Group
 from lstm_fcn.training.model import join_logits
-from lstm_fcn.training.step import count_correct, weighted_loss
+from lstm_fcn.training.scores import count_correct, measure_scores
+from lstm_fcn.training.step import weighted_loss
 
 EVALUATION_BATCH = 256  # series; larger ones gain nothing on a CPU and take memory on a GPU
 
@@ -100,57 +100,3 @@ def evaluate(
         empty = data.labels[:0], torch.empty(0, len(class_weights), device=data.device)
         metrics |= measure_scores(torch.cat([*logits, empty[1]]), torch.cat([*labels, empty[0]]), group)
     return metrics
-
-
-def measure_scores(logits: Tensor, labels: Tensor, group: Group) -> dict[str, float]:
-    """Balanced accuracy, macro F1 and, where it is defined, AUC; each as scikit-learn defines it.
-
-    None of them if a logit is not a finite number, as of a network that diverged.
-
-    Args:
-        logits: float32 `[N, C]`.
-        labels: int64 `[N]`; or float32 `[N, C]` of 0 and 1, and then the metrics are means over the C targets.
-        group: the processes whose rows count together.
-    """
-    if group.sum((~logits.isfinite()).sum().double()) > 0:
-        return {}
-    if labels.ndim > 1 and logits.shape[1] == 1:  # one target is two classes, 0 and 1
-        logits, labels = torch.cat([torch.zeros_like(logits), logits], dim=1), labels[:, 0].long()
-    metrics = _classes_scores(logits, labels, group) if labels.ndim == 1 else _targets_scores(logits, labels, group)
-    if labels.ndim > 1 or logits.shape[1] == 2:
-        positive = logits if labels.ndim > 1 else (logits[:, 1:] - logits[:, :1])
-        truth = group.gather_rows(labels if labels.ndim > 1 else labels[:, None])
-        ranking = group.gather_rows(positive)
-        areas = [
-            float(roc_auc_score(truth[:, k].numpy(), ranking[:, k].numpy()))
-            for k in range(ranking.shape[1])
-            if 0 < truth[:, k].sum() < len(truth)
-        ]
-        if areas:
-            metrics["auc"] = sum(areas) / len(areas)
-    return metrics
-
-
-def _classes_scores(logits: Tensor, labels: Tensor, group: Group) -> dict[str, float]:
-    classes, predicted = logits.shape[1], logits.argmax(dim=1)
-    counts = [labels[predicted == labels], labels, predicted]
-    right, true, guessed = group.sum(torch.stack([c.bincount(minlength=classes) for c in counts]).double())
-    present = true > 0
-    f1 = 2 * right / (true + guessed).clamp(min=1)
-    return {
-        "balanced_accuracy": float((right / true.clamp(min=1))[present].mean()),
-        "f1": float(f1[true + guessed > 0].mean()),
-    }
-
-
-def _targets_scores(logits: Tensor, labels: Tensor, group: Group) -> dict[str, float]:
-    predicted, truth = logits > 0, labels > 0.5
-    right, true, guessed, wrong_none = group.sum(
-        torch.stack([(predicted & truth), truth, predicted, ~predicted & ~truth]).sum(dim=1).double()
-    )
-    count = float(group.sum(torch.tensor(float(len(labels)), device=labels.device)))
-    recalls = torch.stack([right / true, wrong_none / (count - true)])  # NaN where there are none to recall
-    return {
-        "balanced_accuracy": float(recalls.nanmean(dim=0).mean()),
-        "f1": float((2 * right / (true + guessed).clamp(min=1)).mean()),
-    }

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from lstm_fcn.training.data import Dataset
 from lstm_fcn.training.model import join_logits
+from lstm_fcn.training.scores import count_correct
 
 logger = logging.getLogger(__name__)
 
@@ -25,13 +26,6 @@ def weighted_loss(logits: Tensor, labels: Tensor, class_weights: Tensor) -> Tens
         return F.cross_entropy(logits, labels, weight=class_weights, reduction="sum")
     weights = torch.where(labels > 0.5, class_weights[:, 1], class_weights[:, 0])
     return F.binary_cross_entropy_with_logits(logits, labels, weight=weights, reduction="sum") / labels.shape[1]
-
-
-def count_correct(logits: Tensor, labels: Tensor) -> Tensor:
-    """Series whose class, or each of whose independent classes, is right."""
-    if labels.ndim == 1:
-        return (logits.argmax(dim=1) == labels).sum()
-    return ((logits > 0) == (labels > 0.5)).all(dim=1).sum()
 
 
 def make_optimizer(network: nn.Module, lr: float) -> torch.optim.Adam:

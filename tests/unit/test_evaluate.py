@@ -1,21 +1,17 @@
 import copy
-import math
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from sklearn.metrics import balanced_accuracy_score, f1_score, roc_auc_score
 from torch import Tensor, nn
 
 from lstm_fcn.training import evaluate as evaluate_module
 from lstm_fcn.training.data import Dataset
 from lstm_fcn.training.distributed import Group
-from lstm_fcn.training.evaluate import evaluate, even_batches, measure_scores, set_exact_batch_norm
+from lstm_fcn.training.evaluate import evaluate, even_batches, set_exact_batch_norm
 from lstm_fcn.training.model import LSTMFCN, Ensemble
 from tests.unit.groups import run_together
+from tests.unit.test_scores import expected_scores
 
 
 def never() -> bool:
@@ -120,98 +116,6 @@ def test_metrics_do_not_depend_on_the_batches(monkeypatch: pytest.MonkeyPatch) -
     parts = evaluate(nn.Identity(), make_set(logits, labels), torch.ones(2), Group(), scores=True)
     assert parts == pytest.approx(whole)
     assert set(whole) == {"loss", "accuracy", "balanced_accuracy", "f1", "auc"}
-
-
-def expected_scores(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """The scores by scikit-learn."""
-    if labels.ndim == 1:
-        predicted = logits.argmax(axis=1)
-        scores = {
-            "balanced_accuracy": np.mean([(predicted == labels)[labels == k].mean() for k in np.unique(labels)]),
-            "f1": f1_score(labels, predicted, average="macro", zero_division=0),
-        }
-        if set(predicted) <= set(labels) and len(set(labels)) > 1:  # it warns otherwise
-            assert scores["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(labels, predicted))
-        if logits.shape[1] == 2 and len(set(labels)) == 2:
-            scores["auc"] = roc_auc_score(labels, logits[:, 1] - logits[:, 0])
-        return scores
-    predicted = logits > 0
-    changing = [k for k in range(labels.shape[1]) if 0 < labels[:, k].sum() < len(labels)]
-    recalls = [
-        [(predicted[:, k] == c)[labels[:, k] == c].mean() for c in np.unique(labels[:, k])]
-        for k in range(labels.shape[1])
-    ]
-    scores = {
-        "balanced_accuracy": np.mean([np.mean(recall) for recall in recalls]),
-        "f1": f1_score(labels, predicted, average="macro", zero_division=0),
-    }
-    if len(changing) == labels.shape[1]:
-        pairs = zip(labels.T, predicted.T, strict=True)
-        if all(set(guess) <= set(truth) for truth, guess in pairs):
-            by_column = [balanced_accuracy_score(labels[:, k], predicted[:, k]) for k in changing]
-            assert scores["balanced_accuracy"] == pytest.approx(np.mean(by_column))
-    if changing:
-        scores["auc"] = roc_auc_score(labels[:, changing], logits[:, changing], average="macro")
-    return scores
-
-
-@st.composite
-def predictions(draw: st.DrawFn, independent: bool) -> tuple[Tensor, Tensor]:
-    rows, classes = draw(st.integers(1, 30)), draw(st.integers(2, 4))
-    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
-    logits = torch.from_numpy(rng.normal(size=(rows, classes)).astype(np.float32).round(1))  # rounded, so that some tie
-    if independent:
-        share = draw(st.sampled_from([0.05, 0.5, 0.95]))
-        return logits - 0.05, torch.from_numpy((rng.random((rows, classes)) < share).astype(np.float32))
-    return logits, torch.from_numpy(rng.integers(0, draw(st.integers(1, classes)), size=rows))
-
-
-class TestScores:
-    """Balanced accuracy, F1 and AUC."""
-
-    @settings(deadline=None)  # others may use the cores, too
-    @given(predictions(independent=False) | predictions(independent=True))
-    def test_they_are_those_of_scikit_learn(self, case: tuple[Tensor, Tensor]) -> None:
-        logits, labels = case
-        expected = expected_scores(logits.numpy(), labels.numpy())
-        assert measure_scores(logits, labels, Group()) == pytest.approx(expected, abs=1e-6)
-
-    @pytest.mark.parametrize("seed", range(5))
-    def test_of_one_target_too(self, seed: int) -> None:
-        generator = torch.Generator().manual_seed(seed)
-        logits = torch.randn(40, 1, generator=generator)
-        labels = (torch.rand(40, 1, generator=generator) < 0.3).float()
-        truth, predicted = labels[:, 0].numpy(), (logits[:, 0] > 0).numpy()
-        assert measure_scores(logits, labels, Group()) == pytest.approx(
-            {
-                "balanced_accuracy": balanced_accuracy_score(truth, predicted),
-                "f1": f1_score(truth, predicted, average="macro", zero_division=0),
-                "auc": roc_auc_score(truth, logits[:, 0].numpy()),
-            }
-        )
-
-    @settings(deadline=None)
-    @given(predictions(independent=False) | predictions(independent=True), st.integers(1, 3))
-    def test_the_rows_of_all_processes_count_together(self, case: tuple[Tensor, Tensor], size: int) -> None:
-        logits, labels = case
-        parts = list(zip(logits.tensor_split(size), labels.tensor_split(size), strict=True))
-        whole = measure_scores(logits, labels, Group())
-        for found in run_together(size, lambda group: measure_scores(*parts[group.rank], group)):
-            assert found == pytest.approx(whole)
-
-    def test_more_than_two_classes_have_no_auc(self) -> None:
-        assert set(measure_scores(torch.randn(9, 3), torch.arange(9) % 3, Group())) == {"balanced_accuracy", "f1"}
-
-    @pytest.mark.parametrize("labels", [torch.zeros(3, dtype=torch.int64), torch.ones(3, 2)])
-    def test_labels_that_never_change_have_no_auc(self, labels: Tensor) -> None:
-        scores = measure_scores(torch.randn(3, 2), labels, Group())
-        assert "auc" not in scores
-        assert all(map(math.isfinite, scores.values()))
-
-    @pytest.mark.parametrize("labels", [torch.arange(4) % 2, torch.eye(2).repeat(2, 1)])
-    @pytest.mark.parametrize("bad", [math.nan, math.inf])
-    def test_of_a_network_that_diverged_they_are_no_error(self, labels: Tensor, bad: float) -> None:
-        assert measure_scores(torch.full((4, 2), bad), labels, Group()) == {}
 
 
 def test_a_process_without_series_takes_part() -> None:

@@ -6,7 +6,8 @@ from torch import Tensor, nn
 
 from lstm_fcn.training.data import Dataset
 from lstm_fcn.training.model import LSTMFCN, Ensemble, join_logits
-from lstm_fcn.training.step import TrainingStep, capture_step, count_correct, make_optimizer, weighted_loss
+from lstm_fcn.training.scores import count_correct
+from lstm_fcn.training.step import TrainingStep, capture_step, make_optimizer, weighted_loss
 
 
 def make_network(classes: int = 2) -> LSTMFCN:
