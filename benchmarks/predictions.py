@@ -18,11 +18,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from lstm_fcn.benchmarks import programs
 from lstm_fcn.container import artifact
 from lstm_fcn.container.codec import HEADERLESS, SeriesReader
 from lstm_fcn.container.cores import available_cores
 from lstm_fcn.serving.predictor import Predictions, Predictor
-from tests.programs import TrainingJob
 
 PROBLEMS = (
     *("GunPoint", "Coffee", "CBF", "Trace", "ItalyPowerDemand", "SyntheticControl", "ECG200"),
@@ -40,13 +40,7 @@ def read(data: Path, problem: str, part: str) -> str:
 
 def train(data: Path, problem: str, root: Path) -> Path:
     """The model of a problem."""
-    job = TrainingJob(root)
-    job.write("input/data/training/train.csv", read(data, problem, "TRAIN"))
-    job.write("input/config/hyperparameters.json", SETTINGS)
-    result = job.run()
-    if result.code:
-        raise SystemExit(result.stderr)
-    return job.model
+    return programs.train(root, read(data, problem, "TRAIN"), SETTINGS)
 
 
 def parse(text: str) -> tuple[list[str], Series]:

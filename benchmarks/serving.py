@@ -15,9 +15,7 @@ import argparse
 import http.client
 import json
 import math
-import os
 import shutil
-import signal
 import statistics
 import subprocess
 import sys
@@ -31,18 +29,18 @@ from pathlib import Path
 
 import numpy as np
 
-from lstm_fcn.container.cores import available_cores
-from tests.programs import (
-    TrainingJob,
-    assert_succeeds,
+from lstm_fcn.benchmarks.programs import (
     descendants,
     environment,
     free_port,
+    kill_tree,
     labelled_csv,
     request,
+    train,
     wait_until_healthy,
     without_labels,
 )
+from lstm_fcn.container.cores import available_cores
 
 LENGTH, CLASSES = 150, ("1", "2", "3", "4", "5")
 ROWS = (1, 10, 100, 1000)  # of a request
@@ -92,16 +90,7 @@ def running(command: list[str], root: Path, settings: Mapping[str, str]) -> Iter
         wait_until_healthy(f"http://127.0.0.1:{port}", process)
         yield Server(f"http://127.0.0.1:{port}", process, log, time.perf_counter() - started)
     finally:
-        kill(process)
-
-
-def kill(process: "subprocess.Popen[str]") -> None:
-    """End a server and its workers at once."""
-    if process.poll() is None:
-        process.send_signal(signal.SIGSTOP)  # it starts no new worker
-        for number in (*descendants(process.pid), process.pid):
-            os.kill(number, signal.SIGKILL)
-        process.wait()
+        kill_tree(process)
 
 
 @dataclass
@@ -138,10 +127,7 @@ def ways(precision: str | None) -> tuple[Way, Way]:
 
 def train_model(root: Path) -> None:
     """A model in `root`/model: the default network, hardly trained."""
-    job = TrainingJob(root)
-    job.write("input/data/training/train.csv", labelled_csv(512, LENGTH, CLASSES))
-    job.write("input/config/hyperparameters.json", {"epochs": "2"})
-    assert_succeeds(job)
+    train(root, labelled_csv(512, LENGTH, CLASSES), {"epochs": "2"})
 
 
 def series_csv(rows: int) -> str:

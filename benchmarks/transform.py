@@ -22,12 +22,12 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from lstm_fcn.benchmarks.programs import endpoint
 from lstm_fcn.benchmarks.serving import train_model
 from lstm_fcn.container import artifact
 from lstm_fcn.container.cores import available_cores
 from lstm_fcn.container.media_types import Precision
 from lstm_fcn.serving.predictor import Predictor
-from tests.programs import endpoint
 
 LENGTH = 150
 BLOCK_ROWS = 20_000  # different rows, repeated to make a large file

@@ -4,29 +4,68 @@ import contextlib
 import json
 import os
 import queue
-import re
 import shutil
 import signal
-import socket
 import subprocess
-import sys
 import threading
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TypeVar
 
-import numpy as np
-
+from lstm_fcn.benchmarks.programs import (
+    PROGRAMS,
+    TIMEOUT,
+    Endpoint,
+    Reply,
+    Result,
+    descendants,
+    endpoint,
+    environment,
+    finish,
+    free_port,
+    kill_tree,
+    labelled_csv,
+    request,
+    start,
+    wait_until_healthy,
+    without_labels,
+)
 from lstm_fcn.container.errors import UserError
 
-PROGRAMS = Path(sys.executable).parent
-TIMEOUT = 300  # seconds; nothing here takes a fifth of it
+# The names that other tests import from here; those of `benchmarks.programs` are shared with the benchmarks.
+__all__ = [
+    "MODEL_FILES",
+    "PROGRAMS",
+    "SMALL",
+    "TIMEOUT",
+    "Background",
+    "Endpoint",
+    "Reply",
+    "Result",
+    "TrainingJob",
+    "assert_all_refused",
+    "assert_refused",
+    "assert_succeeded",
+    "assert_succeeds",
+    "assert_was_refused",
+    "descendants",
+    "endpoint",
+    "environment",
+    "finish",
+    "free_port",
+    "labelled_csv",
+    "offer_pipe",
+    "request",
+    "run_all",
+    "side_by_side",
+    "start",
+    "try_to_serve",
+    "wait_until_healthy",
+    "without_labels",
+]
+
 MODEL_FILES = ["model.json", "model.onnx", "weights.safetensors"]
 
 Item = TypeVar("Item")
@@ -41,33 +80,6 @@ SMALL = {
     "hidden-size": "2",
     "epochs": "3",
 }
-
-
-def labelled_csv(rows: int = 12, length: int = 16, labels: tuple[str, ...] = ("up", "down"), seed: int = 0) -> str:
-    """Headerless CSV of ramps that rise or fall with the label's index, label first."""
-    rng = np.random.default_rng(seed)
-    lines = []
-    for k in range(rows):
-        index = k % len(labels)
-        series = (1 - 2 * (index % 2)) * np.linspace(-1, 1, length) + rng.normal(scale=0.1, size=length) + index // 2
-        lines.append(",".join([labels[index], *(f"{value:.5f}" for value in series)]))
-    return "\n".join(lines) + "\n"
-
-
-def without_labels(text: str) -> str:
-    return "".join(line.split(",", 1)[1] + "\n" for line in text.splitlines())
-
-
-@dataclass(frozen=True)
-class Result:
-    """How a program ended."""
-
-    code: int
-    stdout: str
-    stderr: str
-
-    def metric_lines(self) -> list[str]:
-        return [line for line in self.stdout.splitlines() if "train_loss: " in line]
 
 
 class TrainingJob:
@@ -218,12 +230,7 @@ class Background:
 
     def kill(self) -> None:
         """End the program and all that it has started, as the end of a container does."""
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGSTOP)  # it starts nothing more
-            processes = [self.process.pid, *descendants(self.process.pid)]
-            for number in processes:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(number, signal.SIGKILL)
+        kill_tree(self.process)
 
     def finish(self) -> Result:
         """Wait for the program to end by itself."""
@@ -234,40 +241,6 @@ class Background:
         for reader in self._readers:
             reader.join()
         return Result(self.process.returncode, "".join(self.lines), "".join(self._errors))
-
-
-def descendants(process: int) -> Iterator[int]:
-    """The processes that a process has started, and those that they have started."""
-    for children in Path(f"/proc/{process}/task").glob("*/children"):
-        for child in map(int, children.read_text().split()):
-            yield child
-            yield from descendants(child)
-
-
-def start(program: str, root: Path, settings: Mapping[str, str] | None = None) -> "subprocess.Popen[str]":
-    """`train` or `serve` with its tree at `root` and these environment variables."""
-    return subprocess.Popen(
-        [PROGRAMS / program],
-        env=environment(root, settings),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def finish(process: "subprocess.Popen[str]") -> Result:
-    """Wait for a program to end by itself."""
-    try:
-        stdout, stderr = process.communicate(timeout=TIMEOUT)
-    finally:
-        process.kill()
-    return Result(process.returncode, stdout, stderr)
-
-
-def environment(root: Path, settings: Mapping[str, str] | None = None) -> dict[str, str]:
-    """This process's environment without the platform's variables, for a program whose tree is at `root`."""
-    kept = {name: value for name, value in os.environ.items() if not re.match(r"(SAGEMAKER|SM|AWS)_", name)}
-    return {**kept, "SAGEMAKER_BASE_DIR": str(root), **(settings or {})}
 
 
 def offer_pipe(path: Path, data: bytes, delay: float = 0.0) -> threading.Thread:
@@ -286,79 +259,6 @@ def offer_pipe(path: Path, data: bytes, delay: float = 0.0) -> threading.Thread:
     thread = threading.Thread(target=write, daemon=True)
     thread.start()
     return thread
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
-
-
-@dataclass(frozen=True)
-class Reply:
-    status: int
-    body: bytes
-    headers: Mapping[str, str]
-
-    @property
-    def text(self) -> str:
-        return self.body.decode()
-
-
-def request(
-    url: str, body: bytes | str | None = None, headers: Mapping[str, str] | None = None, method: str | None = None
-) -> Reply:
-    """One HTTP request; a body is sent by POST as CSV unless said otherwise. Error statuses are replies too."""
-    data = body.encode() if isinstance(body, str) else body
-    defaults = {} if data is None else {"Content-Type": "text/csv"}
-    outgoing = urllib.request.Request(url, data, {**defaults, **(headers or {})}, method=method)
-    try:
-        with urllib.request.urlopen(outgoing, timeout=60) as response:
-            return Reply(response.status, response.read(), dict(response.headers))
-    except urllib.error.HTTPError as error:
-        with error:
-            return Reply(error.code, error.read(), dict(error.headers))
-
-
-class Endpoint:
-    """A running `serve`."""
-
-    def __init__(self, url: str, process: "subprocess.Popen[str]") -> None:
-        self.url = url
-        self.process = process
-
-    def get(self, path: str, method: str = "GET") -> Reply:
-        return request(self.url + path, method=method)
-
-    def invoke(self, body: bytes | str, **headers: str) -> Reply:
-        """POST to /invocations; headers are written with underscores for dashes."""
-        return request(self.url + "/invocations", body, {name.replace("_", "-"): v for name, v in headers.items()})
-
-
-def wait_until_healthy(url: str, process: "subprocess.Popen[str] | None" = None) -> None:
-    """Return at the first good /ping; fail if the process ends or a minute goes by."""
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and (process is None or process.poll() is None):
-        try:
-            with urllib.request.urlopen(f"{url}/ping", timeout=2):
-                return
-        except OSError:
-            time.sleep(0.02)
-    raise AssertionError(f"no good answer from {url}/ping")
-
-
-@contextmanager
-def endpoint(root: Path, **settings: str) -> Iterator[Endpoint]:
-    """`serve` for the model in `root`/model, with these environment variables, stopped in the end."""
-    port = free_port()
-    process = start("serve", root, {"SAGEMAKER_BIND_TO_PORT": str(port), **settings})
-    try:
-        wait_until_healthy(f"http://127.0.0.1:{port}", process)
-        yield Endpoint(f"http://127.0.0.1:{port}", process)
-    finally:
-        process.terminate()
-        finish(process)
 
 
 def try_to_serve(root: Path, **settings: str) -> Result:
