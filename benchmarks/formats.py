@@ -19,7 +19,7 @@ from typing import Literal, NamedTuple, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from lstm_fcn.container.codec import BYTE_ORDER_MARK
+from lstm_fcn.container.csv_blocks import BYTE_ORDER_MARK
 from lstm_fcn.container.errors import UserError
 
 Format = Literal["ts", "tsv", "txt", "csv", "arff"]

@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 
 from lstm_fcn.benchmarks import programs
 from lstm_fcn.container import artifact
-from lstm_fcn.container.codec import HEADERLESS, SeriesReader
 from lstm_fcn.container.cores import available_cores
+from lstm_fcn.container.csv_header import HEADERLESS
+from lstm_fcn.container.csv_reader import SeriesReader
 from lstm_fcn.serving.predictor import Predictions, Predictor
 
 PROBLEMS = (

@@ -1,4 +1,4 @@
-"""The two kinds of error: invalid input and internal errors."""
+"""The two kinds of error: invalid input and internal errors; and how messages quote what was given."""
 
 
 class UserError(Exception):
@@ -17,3 +17,16 @@ class AlgorithmError(Exception):
 
     exit_code = 1
     http_status = 500
+
+
+def shorten(value: object, limit: int = 40) -> str:
+    """A value as messages quote it: its `repr`, cut after `limit` characters."""
+    if isinstance(value, str):
+        return repr(value if len(value) <= limit else value[:limit] + "...")
+    text = repr(value)
+    return text if len(text) <= limit else text[:limit] + "..."
+
+
+def plural(count: int, noun: str) -> str:
+    """`1 value`, `2 values`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

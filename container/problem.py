@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from lstm_fcn.container.codec import HEADERLESS, Columns
+from lstm_fcn.container.csv_header import HEADERLESS, Columns
 from lstm_fcn.container.preprocess import STRICT, Preprocessing
 
 Task = Literal["binary", "multiclass", "multilabel"]

@@ -48,7 +48,7 @@ def main() -> int:
 def _announce() -> None:
     """Say what will be served. Raises `UserError` if there is no usable model or a setting is wrong."""
     from lstm_fcn.container import artifact
-    from lstm_fcn.container.codec import describe_length
+    from lstm_fcn.container.csv_reader import describe_length
     from lstm_fcn.container.media_types import CSV
     from lstm_fcn.serving.encode import Encoder
     from lstm_fcn.serving.negotiation import Reply

@@ -10,7 +10,8 @@ import simdjson
 from numpy.typing import NDArray
 
 from lstm_fcn.container.artifact import Metadata
-from lstm_fcn.container.codec import BYTE_ORDER_MARK, describe_length, read_series
+from lstm_fcn.container.csv_blocks import BYTE_ORDER_MARK
+from lstm_fcn.container.csv_reader import describe_length, read_series
 from lstm_fcn.container.errors import UserError
 from lstm_fcn.container.media_types import CSV, JSON, JSON_LINES, NPY
 
@@ -21,7 +22,7 @@ LAYOUTS = '{series}, {{"features": [...]}} or {{"data": {{"features": {{"values"
 def decode(body: bytes, media_type: str, metadata: Metadata) -> NDArray[np.float64]:
     """The complete series of a request, float64 `[N, M, length]`; N is 0 if it holds nothing but white space.
 
-    Without a header (see `container.codec`), values come in the order in which the training data had them.
+    Without a header (see `container.csv_header`), values come in the order in which the training data had them.
 
     Raises:
         UserError: says which series of the request is wrong, where, and what would be right.

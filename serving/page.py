@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from lstm_fcn.container.artifact import Metadata
-from lstm_fcn.container.codec import describe_length
+from lstm_fcn.container.csv_reader import describe_length
 
 TEMPLATE = Path(__file__).with_name("page.html")
 MODEL = "{{ model }}"  # where the template has what the page knows of the model

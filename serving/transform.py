@@ -23,8 +23,9 @@ from typing import BinaryIO, cast, get_args
 from tqdm import tqdm
 
 from lstm_fcn.container.channels import data_files
-from lstm_fcn.container.codec import Block, Plain, SeriesReader, unpacked
 from lstm_fcn.container.cores import available_cores
+from lstm_fcn.container.csv_blocks import Plain, unpacked
+from lstm_fcn.container.csv_reader import Block, SeriesReader
 from lstm_fcn.container.errors import AlgorithmError, UserError
 from lstm_fcn.container.media_types import CSV, JSON_LINES, Precision, parse_outputs
 from lstm_fcn.container.optml import OptML
@@ -133,7 +134,7 @@ class _TextReader(SeriesReader):
     @property
     def header_line(self) -> list[str]:
         """The file's header, if it has one."""
-        return [] if self.header is None else [self.header]
+        return [] if self.header is None else [self.header.line]
 
 
 class Progress:

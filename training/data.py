@@ -15,7 +15,8 @@ from torch import Tensor
 
 from lstm_fcn.container.artifact import Metadata
 from lstm_fcn.container.channels import Source
-from lstm_fcn.container.codec import HEADERLESS, Block, Columns, SeriesReader, describe_length
+from lstm_fcn.container.csv_header import HEADERLESS, Columns
+from lstm_fcn.container.csv_reader import Block, SeriesReader, describe_length
 from lstm_fcn.container.errors import UserError
 from lstm_fcn.container.hyperparameters import Hyperparameters
 from lstm_fcn.container.preprocess import Preprocessing

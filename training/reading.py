@@ -19,8 +19,9 @@ from typing import BinaryIO
 from typing_extensions import Buffer
 
 from lstm_fcn.container.channels import Source
-from lstm_fcn.container.codec import Plain, SeriesReader, parse_plain, unpacked
 from lstm_fcn.container.cores import available_cores
+from lstm_fcn.container.csv_blocks import Plain, parse_plain, unpacked
+from lstm_fcn.container.csv_reader import SeriesReader
 from lstm_fcn.container.errors import UserError
 
 logger = logging.getLogger(__name__)

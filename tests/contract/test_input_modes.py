@@ -80,7 +80,7 @@ def test_data_that_breaks_off(tmp_path: Path) -> None:
     assert_all_refused(
         [
             (pipe, "training_0, row 2 has 3 cells, but the header names 17 columns."),
-            (file, "a.csv.gz is not a whole gzip file: "),
+            (file, "a.csv.gz is not a complete gzip file: "),
             (empty, "Channel training has no data"),
             (nothing, "Channel training has no data: "),
         ]

@@ -162,7 +162,7 @@ def test_colours_are_those_of_the_explanation(page: Page, servers: dict[str, End
     [
         ("1,2\n", "pasted rows, row 1 has 2 values, but the model takes series of 16 values."),
         (f"\n{'1,' * 15}1\n{'1,' * 6}x{',1' * 9}\n", "pasted rows, row 3, column 7 is 'x'; every value must be"),
-        ("1;2;3", "its cells seem to be separated by semicolons, where commas should be."),
+        ("1;2;3", "its cells seem to be separated by semicolons instead of commas."),
         ("", "pasted rows: there are no series in it."),
         ("1e300" + ",1" * 15, "pasted rows: series 1 has values too large for the model."),
     ],

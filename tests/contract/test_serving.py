@@ -169,7 +169,7 @@ class TestBadRequests:
             ("1,2,3\n", "request, row 1 has 3 values, but the model takes series of 16 values."),
             ("a," + ROWS, "send the values only, without a label."),
             (ROWS + "1,2\n", "request, row 9 has 2 values"),
-            (ROWS.replace(",", ";"), "its cells seem to be separated by semicolons, where commas should be."),
+            (ROWS.replace(",", ";"), "its cells seem to be separated by semicolons instead of commas."),
             (ROWS.replace("0", "x", 1), "every value must be a finite number."),
             (",".join(f"t{k}" for k in range(16)), "request, row 1 looks like a header"),
             ("nan" + ROWS[ROWS.index(",") :], "request, row 1, column 1 is 'nan'"),

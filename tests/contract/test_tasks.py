@@ -137,7 +137,7 @@ class TestTraining:
     def test_requests_whose_columns_are_wrong(self, servers: dict[str, Endpoint]) -> None:
         header, row = ",".join(SERIES), ",".join("1" * LENGTH)
         cases = {
-            f"{row}\n": "request, row 1 must be the header (x0,x1,x2,...), as in the data that the model is trained on",
+            f"{row}\n": "request, row 1 must be the header (x0,x1,x2,...), as in the training data of the model",
             f"{header},y\n{row},1\n": "request, row 1 has column 'y'; its header must name x0, x1, x2, ... x5.",
             f"{header[3:]}\n{row[2:]}\n": "request, row 1 lacks column 'x0'; its header must name x0, x1, x2, ... x5.",
             f"x0,{header}\n0,{row}\n": "request, row 1, column 2 names 'x0' twice",
@@ -177,8 +177,8 @@ class TestRefusals:
             f"label,x0,x1\n{rows}": "train.csv, row 1, column 1 names 'label'; the columns of a header must "
             "start with y (targets) or x (values), and files without such names have no header, so remove that row.",
             f"y,x0,x0\n{rows}": "train.csv, row 1, column 3 names 'x0' twice.",
-            f"x0,x1,x2\n{rows}": "row 1 is a header without columns of targets, whose names start with y.",
-            f"y0,y1,y2\n{rows}": "row 1 is a header without columns of values, whose names start with x.",
+            f"x0,x1,x2\n{rows}": "row 1 is a header without columns of targets (y...).",
+            f"y0,y1,y2\n{rows}": "row 1 is a header without columns of values (x...).",
             "y,x0,x1\n0,1,2\n2,2,3\n": "train.csv, row 3, column 1 is 2; targets must be 0 or 1.",
             "y,x0,x1\n0,1,2\n1,2\n": "train.csv, row 3 has 2 cells, but the header names 3 columns.",
             "y,x0,x1\n0,1,2\n1,2,one\n": "train.csv, row 3, column 3 is 'one'; every value must be a finite number.",

@@ -241,8 +241,8 @@ class TestBadData:
         cases: list[tuple[str | bytes, str]] = [
             (
                 "a,1,2\nb,3\n",
-                "train.csv, row 2 has 1 value, but row 1 has 2 values; all series must be of one length. The "
-                "hyperparameter length-policy (pad or resample) takes series of different length.",
+                "train.csv, row 2 has 1 value, but row 1 has 2 values; all series must have the same length. "
+                "Set length-policy=pad or resample to allow different lengths.",
             ),
             (
                 'a,"1,000",2\nb,"2,000",3\n',

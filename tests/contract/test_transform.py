@@ -178,7 +178,7 @@ class TestWhatGoesWrong:
     def test_a_truncated_gzip_file(self, tmp_path: Path) -> None:
         (tmp_path / "rows.gz").write_bytes(gzip.compress(os.urandom(10) + ROWS.encode() * 10)[:-20])
         (tmp_path / "rows.gz").write_bytes(gzip.compress(ROWS.encode() * 10)[:-20])
-        assert_refused(transform(tmp_path / "rows.gz", tmp_path / "out"), "rows.gz is not a whole gzip file")
+        assert_refused(transform(tmp_path / "rows.gz", tmp_path / "out"), "rows.gz is not a complete gzip file")
         assert not (tmp_path / "out").exists()
 
     def test_no_model(self, rows: Path, tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ import numpy as np
 from flask.testing import FlaskClient
 from numpy.typing import NDArray
 
-from lstm_fcn.container.codec import HEADERLESS, Block, Columns, SeriesReader
+from lstm_fcn.container.csv_header import HEADERLESS, Columns
+from lstm_fcn.container.csv_reader import Block, SeriesReader
 from lstm_fcn.container.errors import UserError
 from lstm_fcn.container.media_types import REQUEST_TYPES
 from lstm_fcn.container.preprocess import Preprocessing

@@ -24,7 +24,8 @@ from lstm_fcn.benchmarks.archive import (
     read_summary,
 )
 from lstm_fcn.benchmarks.formats import parse
-from lstm_fcn.container.codec import HEADERLESS, SeriesReader
+from lstm_fcn.container.csv_header import HEADERLESS
+from lstm_fcn.container.csv_reader import SeriesReader
 from lstm_fcn.container.errors import UserError
 from lstm_fcn.container.preprocess import Preprocessing
 

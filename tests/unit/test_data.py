@@ -13,10 +13,11 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from lstm_fcn.container import codec
+from lstm_fcn.container import csv_blocks
 from lstm_fcn.container.artifact import Metadata
 from lstm_fcn.container.channels import Source
-from lstm_fcn.container.codec import HEADERLESS, Columns
+from lstm_fcn.container.csv_header import HEADERLESS, Columns
+from lstm_fcn.container.csv_reader import read_series
 from lstm_fcn.container.errors import UserError
 from lstm_fcn.container.hyperparameters import parse_hyperparameters
 from lstm_fcn.container.preprocess import Preprocessing
@@ -171,7 +172,7 @@ def test_classes_are_ordered_as_numbers_where_they_are_numbers() -> None:
         (ONE_HOT, "y1,y2,y3,x1\n1,0,0,1\n", r"row 1 lacks column 'x2'; its header must name y1, y2, y3, \.\.\. x2"),
         (ONE_HOT, "1,0,0,1,2\n", r"row 1 must be the header \(y1,y2,y3,\.\.\.\)"),
         (ONE_HOT, ONE_HOT + "1,1,0,1,2\n", r"validation.1\.csv, row 6: exactly one of the columns 'y1', 'y2', 'y3' m"),
-        ("a,1,2\nb,3,4\n", "y1,x1,x2\n1,0,0\n", r"row 1 looks like a header \('x1,x2'\); files have no header here"),
+        ("a,1,2\nb,3,4\n", "y1,x1,x2\n1,0,0\n", r"row 1 looks like a header \('x1,x2'\), but the data has none"),
     ],
 )
 def test_what_is_refused(tmp_path: Path, training: str, validation: str | None, message: str) -> None:
@@ -262,7 +263,7 @@ class TestVariables:
     def test_each_is_brought_to_the_length_of_the_longest_series(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, policy: str, block_bytes: int
     ) -> None:
-        monkeypatch.setattr(codec, "BLOCK_BYTES", block_bytes)
+        monkeypatch.setattr(csv_blocks, "BLOCK_BYTES", block_bytes)
         monkeypatch.setattr(data_module, "PASS_VALUES", 10)
         text = "a,1,3,7,4\nb,5,6\n" * 3 + "a,1,2,3,9,8,7\nb,5,6,,1,1,\n"
         settings: dict[str, Any] = {"num_variables": "2", "length_policy": policy, "scaling": "none"}
@@ -291,7 +292,7 @@ class TestVariables:
         lines = text.splitlines(keepends=True)
         settings: dict[str, Any] = {"num_variables": "3", "length_policy": policy}
         whole = read(tmp_path / "1", text, validation=text, **settings)
-        monkeypatch.setattr(codec, "BLOCK_BYTES", 100)
+        monkeypatch.setattr(csv_blocks, "BLOCK_BYTES", 100)
         monkeypatch.setattr(data_module, "PASS_VALUES", 50)
         monkeypatch.setattr(store, "MEMORY_LIMIT", memory_limit)
         parts = ["".join(lines[:7]), lines[7], "".join(lines[8:])]
@@ -564,7 +565,7 @@ class TestLengths:
         data = read(tmp_path, "y,x1,x2,x3\n0,1,2,\n1,3,,\n", length_policy="pad", scaling="none")
         problem = data.problem
         columns = Columns(series=problem.columns.series)
-        found = codec.read_series(b"x1,x2,x3\n1,2,\n3,,\n", "f", problem.length, columns, problem.preprocessing)
+        found = read_series(b"x1,x2,x3\n1,2,\n3,,\n", "f", problem.length, columns, problem.preprocessing)
         np.testing.assert_array_equal(found, data.sample)
 
     @pytest.mark.parametrize(
@@ -653,7 +654,7 @@ class TestScaling:
 
 def test_the_sample_is_of_raw_series_and_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(data_module, "SAMPLE_ROWS", 3)
-    monkeypatch.setattr(codec, "BLOCK_BYTES", 16)
+    monkeypatch.setattr(csv_blocks, "BLOCK_BYTES", 16)
     data = read(tmp_path, "a,1,2\nb,3,4\n" * 5)
     assert data.sample.tolist() == [[[1, 2]], [[3, 4]], [[1, 2]]]
 
@@ -690,7 +691,7 @@ def test_mapped_data_is_the_same_as_data_in_memory(
     text = random_rows(50)
     if "length_policy" in settings:
         text += "a,1,2\nb,3\n"
-    monkeypatch.setattr(codec, "BLOCK_BYTES", 256)
+    monkeypatch.setattr(csv_blocks, "BLOCK_BYTES", 256)
     validation = None if "validation_fraction" in settings else random_rows(9, seed=1)
     plain = read(tmp_path, text, validation=validation, **settings)
     assert "scratch file" not in caplog.text
@@ -723,7 +724,7 @@ class TestCompressed:
 
     @pytest.mark.parametrize("kept", [5, 11, 1000, -1])
     def test_a_truncated_file_is_named(self, tmp_path: Path, kept: int) -> None:
-        with pytest.raises(UserError, match=r"training.1\.csv is not a whole gzip file: "):
+        with pytest.raises(UserError, match=r"training.1\.csv is not a complete gzip file: "):
             read(tmp_path, gzip.compress(self.TEXT.encode())[:kept])
 
     @pytest.mark.parametrize("place", [15, 2000, -6])
@@ -891,7 +892,7 @@ class TestGroups:
     def test_together_they_have_what_one_has(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, header: bool, policy: str
     ) -> None:
-        monkeypatch.setattr(codec, "BLOCK_BYTES", 300)
+        monkeypatch.setattr(csv_blocks, "BLOCK_BYTES", 300)
         text = random_rows(20)
         if header:
             text = "y1,x1,x2,x3,x4\n" + random_rows(20, classes="01")
@@ -1049,7 +1050,7 @@ def test_not_a_bit_depends_on_how_files_and_blocks_divide_the_rows(
     text = random_rows(50)
     lines = text.splitlines(keepends=True)
     whole = read(tmp_path, text)
-    monkeypatch.setattr(codec, "BLOCK_BYTES", 100)
+    monkeypatch.setattr(csv_blocks, "BLOCK_BYTES", 100)
     (tmp_path / "divided").mkdir()
     files = []
     for number, part in enumerate((lines[:7], lines[7:8], lines[8:])):

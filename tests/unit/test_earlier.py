@@ -14,7 +14,7 @@ from torch import Tensor
 from lstm_fcn.container import artifact
 from lstm_fcn.container.artifact import Metadata
 from lstm_fcn.container.channels import Source
-from lstm_fcn.container.codec import HEADERLESS
+from lstm_fcn.container.csv_header import HEADERLESS
 from lstm_fcn.container.errors import UserError
 from lstm_fcn.container.hyperparameters import parse_hyperparameters
 from lstm_fcn.container.preprocess import STRICT

@@ -3,7 +3,7 @@ import pytest
 import torch
 from sklearn.utils.class_weight import compute_class_weight
 
-from lstm_fcn.container.codec import HEADERLESS
+from lstm_fcn.container.csv_header import HEADERLESS
 from lstm_fcn.container.errors import UserError
 from lstm_fcn.container.hyperparameters import parse_hyperparameters
 from lstm_fcn.container.preprocess import STRICT

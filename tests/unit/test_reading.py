@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from lstm_fcn.container.channels import Source
-from lstm_fcn.container.codec import SeriesReader
+from lstm_fcn.container.csv_reader import SeriesReader
 from lstm_fcn.container.errors import UserError
 from lstm_fcn.training import reading
 from lstm_fcn.training.reading import ParallelReader, Progress

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from numpy.typing import NDArray
 
-from lstm_fcn.container import codec
-from lstm_fcn.container.codec import Block, Columns, SeriesReader, read_series
+from lstm_fcn.container import csv_blocks, csv_reader
+from lstm_fcn.container.csv_header import HEADERLESS, Columns
+from lstm_fcn.container.csv_reader import Block, SeriesReader, read_series
 from lstm_fcn.container.errors import UserError
 from lstm_fcn.container.preprocess import STRICT, Preprocessing
 
@@ -123,19 +124,19 @@ def test_a_quoted_label_may_hold_commas_and_quotes() -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"a,1,2\nb,3\n", "f.csv, row 2 has 1 value, but row 1 has 2 values; all series must be of one length."),
+        (b"a,1,2\nb,3\n", "f.csv, row 2 has 1 value, but row 1 has 2 values; all series must have the same length."),
         (b"\n\na,1,2\n\nb,3,4,5\n", "f.csv, row 5 has 3 values, but row 3 has 2 values"),
         (b"a,1,x\n", "f.csv, row 1, column 3 is 'x'; every value must be a finite number."),
-        (b"a,1,2\nb,nan,1\n", "f.csv, row 2, column 2 is 'nan'; every value must be a finite number. The hyper"),
+        (b"a,1,2\nb,nan,1\n", "f.csv, row 2, column 2 is 'nan'; every value must be a finite number. Set miss"),
         (b"a,1,2\nb,1,-inf\n", "f.csv, row 2, column 3 is '-inf'"),
         (b"a,1,2\nb,1,1e999\n", "f.csv, row 2, column 3 is '1e999', which is too large for a number."),
-        (b"a,1,2\nb,,1\n", "f.csv, row 2, column 2 is empty; every value must be a number. The hyper"),
+        (b"a,1,2\nb,,1\n", "f.csv, row 2, column 2 is empty; every value must be a number. Set miss"),
         (b"a,1,2,\n", "f.csv, row 1, column 4 is empty"),
         (b"a,1,2\n,1,2\n", "f.csv, row 2, column 1 has no label"),
         (b"a\nb\n", "f.csv, row 1 has a label and no values."),
         (b"a;1;2\n", "f.csv, row 1 has a label and no values; its cells seem to be separated by semicolons"),
         (b"a\t1\t2\n", "separated by tabs"),
-        (b"label,x1,x2\na,1,2\n", "f.csv, row 1, column 1 names 'label'; the columns of a header must start with y"),
+        (b"label,x1,x2\na,1,2\n", "f.csv, row 1, column 1 names 'label'; column names must start with y (targets)"),
         (b"label,t1,t2\na,1,2\n", "f.csv, row 1 looks like a header ('t1,t2')"),
         (b"a,1,2\n\xff\xfe,1,2\n", "f.csv, row 2 is not UTF-8 text"),
         (b"\x1f\x8b\x08\x00", "f.csv, row 1 is not UTF-8 text (a compressed or binary file?)."),
@@ -159,7 +160,7 @@ def test_messages_name_file_row_column_and_fix(data: bytes, message: str) -> Non
         (b"1,2,3\n1,2\n", "request, row 2 has 2 values"),
         (b"a,1,2,3\n", "the model takes series of 3 values; send the values only, without a label."),
         (b'"1,000",2\n', "request, row 1, column 1 is '1,000'; every value must be a finite number."),
-        (b"1;2;3\n", "its cells seem to be separated by semicolons, where commas should be."),
+        (b"1;2;3\n", "its cells seem to be separated by semicolons instead of commas."),
         (b"1,two,3\n", "request, row 1, column 2 is 'two'"),
         (b"x1,x2,x3\n1,2,3\n", "request, row 1 looks like a header"),
     ],
@@ -221,7 +222,7 @@ class TestHeader:
     def test_a_header_that_comes_again_at_the_start_of_a_block_is_skipped(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(codec, "BLOCK_BYTES", 16)
+        monkeypatch.setattr(csv_blocks, "BLOCK_BYTES", 16)
         block = read_labelled(b"y,x1,x2\n0,1,2\n" * 5)
         assert block.rows == [2, 4, 6, 8, 10]
 
@@ -241,9 +242,9 @@ class TestHeader:
             (b"y1,x1,x2\n0,1,\n", "f, row 2, column 3 is empty; every value must be a number."),
             (b"y1,x1,x1\n0,1,2\n", "f, row 1, column 3 names 'x1' twice."),
             (b"y1,x1,x2,y1\n0,1,2,0\n", "f, row 1, column 4 names 'y1' twice."),
-            (b"x1,x2\n1,2\n", "f, row 1 is a header without columns of targets, whose names start with y."),
-            (b"y1,y2\n1,0\n", "f, row 1 is a header without columns of values, whose names start with x."),
-            (b"y1,x1,x2,id\n1,0,2,3\n", "f, row 1, column 4 names 'id'; the columns of a header must st"),
+            (b"x1,x2\n1,2\n", "f, row 1 is a header without columns of targets (y...)."),
+            (b"y1,y2\n1,0\n", "f, row 1 is a header without columns of values (x...)."),
+            (b"y1,x1,x2,id\n1,0,2,3\n", "f, row 1, column 4 names 'id'; column names must start with y (t"),
             (b"y1,x1,x2\n0,1,2\ny1,x1,x3\n", "f, row 3, column 1 is 'y1'; every value must be a finite number."),
             (b"0,1,2\ny1,x1,x2\n0,1,2\n", "f, row 2, column 2 is 'x1'; every value must be a finite number."),
         ],
@@ -261,7 +262,7 @@ class TestHeader:
     @pytest.mark.parametrize(
         ("data", "message"),
         [
-            (b"0,1,2\n", "f, row 1 must be the header (y1,x1,x2,...), as in the data that the model is trained on."),
+            (b"0,1,2\n", "f, row 1 must be the header (y1,x1,x2,...), as in the training data of the model."),
             (b"y1,x1\n0,1\n", "f, row 1 lacks column 'x2'; its header must name y1, x1, x2."),
             (b"y1,x1,x2,x3\n0,1,2,3\n", "f, row 1 has column 'x3'; its header must name y1, x1, x2."),
             (b"x1,x2\n1,2\n", "f, row 1 is a header without columns of targets"),
@@ -273,8 +274,10 @@ class TestHeader:
         assert message in str(caught.value)
 
     def test_after_a_file_without_header_none_is_expected(self) -> None:
-        with pytest.raises(UserError, match=r"f, row 1 looks like a header \('x1,x2'\); files have no header here"):
-            read_labelled(b"y1,x1,x2\n0,1,2\n", columns=codec.HEADERLESS)
+        with pytest.raises(
+            UserError, match=r"f, row 1 looks like a header \('x1,x2'\), but the data has none; remove this row"
+        ):
+            read_labelled(b"y1,x1,x2\n0,1,2\n", columns=HEADERLESS)
 
     @pytest.mark.parametrize(
         "data", [b"x1,x2\n1,2\n3,4\n", b"x2,x1\n2,1\n4,3", b'"x2", "x1"\n2,1\n4,3'.replace(b" ", b"")]
@@ -286,10 +289,10 @@ class TestHeader:
     @pytest.mark.parametrize(
         ("data", "message"),
         [
-            (b"1,2\n", "request, row 1 must be the header (x1,x2,...), as in the data that the model is trained on."),
+            (b"1,2\n", "request, row 1 must be the header (x1,x2,...), as in the training data of the model."),
             (b"x1\n1\n", "request, row 1 lacks column 'x2'; its header must name x1, x2."),
             (b"y1,x1,x2\n0,1,2\n", "request, row 1 has column 'y1'; its header must name x1, x2."),
-            (b"a,b\n1,2\n", "request, row 1 looks like a header ('a,b'); the columns of a header must start with"),
+            (b"a,b\n1,2\n", "request, row 1 looks like a header ('a,b'); column names must start with y"),
             (b"x1,x2\n1,2,3\n", "request, row 2 has 3 cells, but the header names 2 columns."),
         ],
     )
@@ -326,7 +329,11 @@ class TestMissingValues:
     @pytest.mark.parametrize(
         ("rules", "data", "message"),
         [
-            (INTERPOLATE, b"a,1,2\nb,1\n", "f, row 2 has 1 value, but row 1 has 2 values; all series must be of one"),
+            (
+                INTERPOLATE,
+                b"a,1,2\nb,1\n",
+                "f, row 2 has 1 value, but row 1 has 2 values; all series must have the same",
+            ),
             (INTERPOLATE, b"a,1,2\nb,,nan\n", "f, row 2 has no values, only missing ones."),
             (PAD, b"a,1,2\nb,,\n", "f, row 2 has no values, only missing ones."),
             (PAD, b"a,1,2,3\nb,1,,2\n", "f, row 2, column 3 is missing, with values after it; missing-values=interp"),
@@ -438,8 +445,8 @@ class TestVariables:
                 STRICT,
                 {"variables": 3},
                 b"a,1,2,3,4\n",
-                "f, row 1 has 4 values, which cannot be divided among 3 variables (num-variables): a row holds all "
-                "values of the first variable, then those of the next.",
+                "f, row 1 has 4 values, which cannot be divided among 3 variables (num-variables); a row must hold "
+                "all values of the first variable, then those of the next.",
             ),
             (STRICT, {"variables": 2}, b"a,1,2\nb,1,2,3\n", "f, row 2 has 3 values, which cannot be divided among 2"),
             (STRICT, {"variables": 2}, b"a,1,2\nb,1,2,3,4\n", "f, row 2 has 4 values, but row 1 has 2 values; all se"),
@@ -463,13 +470,13 @@ class TestVariables:
                 STRICT,
                 {"variables": 3},
                 b"y,x_a_1,x_b_1\n0,1,2\n",
-                "f, row 1 names columns of 2 variables, but num-variables is 3; the header is enough, leave it out.",
+                "f, row 1 names columns of 2 variables, but num-variables is 3; leave num-variables out.",
             ),
             (
                 STRICT,
                 {"variables": 1},
                 b"y,x_a_1,x_b_1\n0,1,2\n",
-                "f, row 1 names columns of 2 variables, but num-variables is 1; the header is enough, leave it out.",
+                "f, row 1 names columns of 2 variables, but num-variables is 1; leave num-variables out.",
             ),
             (
                 STRICT,
@@ -567,7 +574,7 @@ def test_several_variables_are_one_long_one_cut_in_pieces(
     st.lists(st.integers(1, 5), min_size=1, max_size=6),
     st.integers(1, 3),
     st.booleans(),
-    st.sampled_from([8, 16, codec.BLOCK_BYTES]),
+    st.sampled_from([8, 16, csv_blocks.BLOCK_BYTES]),
 )
 def test_rows_that_end_early_and_rows_that_are_filled_up_are_the_same_series(
     lengths: list[int], variables: int, quoted: bool, block_bytes: int
@@ -580,7 +587,7 @@ def test_rows_that_end_early_and_rows_that_are_filled_up_are_the_same_series(
         lines[0] = f'"{lines[0].replace(",", chr(34) + "," + chr(34))}"' if quoted else lines[0]
         return "\n".join(lines).encode()
 
-    with patch.object(codec, "BLOCK_BYTES", block_bytes):
+    with patch.object(csv_blocks, "BLOCK_BYTES", block_bytes):
         short, filled = (read_series(write(k), "r", 5, preprocessing=PAD, variables=variables) for k in (0, 1))
     np.testing.assert_array_equal(short, filled)
     assert short[:, :, 0].tolist() == [[float(f"{row}{m}0") for m in range(variables)] for row in range(len(lengths))]
@@ -599,13 +606,13 @@ def test_rows_that_end_early_and_rows_that_are_filled_up_are_the_same_series(
     ],
 )
 def test_lengths_in_words(arguments: tuple[int, int, Preprocessing], words: str) -> None:
-    assert codec.describe_length(*arguments) == words
+    assert csv_reader.describe_length(*arguments) == words
 
 
 def outcome(data: bytes, careful: bool, reader: dict[str, Any], block_bytes: int) -> tuple[str, Block | None]:
     """What a reader says, by the careful parser alone or as it is."""
-    parse = (lambda *_: None) if careful else codec.parse_plain
-    with patch.object(codec, "parse_plain", parse), patch.object(codec, "BLOCK_BYTES", block_bytes):
+    parse = (lambda *_: None) if careful else csv_blocks.parse_plain
+    with patch.object(csv_reader, "parse_plain", parse), patch.object(csv_blocks, "BLOCK_BYTES", block_bytes):
         try:
             blocks = list(SeriesReader(io.BytesIO(data), "f", **reader))
         except UserError as error:
@@ -623,7 +630,7 @@ def outcome(data: bytes, careful: bool, reader: dict[str, Any], block_bytes: int
     )
 
 
-def assert_both_parsers_agree(data: bytes, reader: dict[str, Any], block_bytes: int = codec.BLOCK_BYTES) -> None:
+def assert_both_parsers_agree(data: bytes, reader: dict[str, Any], block_bytes: int = csv_blocks.BLOCK_BYTES) -> None:
     (error, fast), (expected_error, careful) = (outcome(data, way, reader, block_bytes) for way in (False, True))
     assert error == expected_error
     assert (fast is None) == (careful is None)
@@ -644,13 +651,13 @@ odd_lines = st.one_of(
 KINDS: list[tuple[str, str, dict[str, Any]]] = [
     ("", "a,", {}),
     ("", "é,", {"length": 2}),
-    ("", "[,", {"columns": codec.HEADERLESS}),
+    ("", "[,", {"columns": HEADERLESS}),
     ("y1,x1,x2", "1,", {}),
     ("x1,y1,x2", "0,1,", {"columns": Columns(("y1",), ("x1", "x2"))}),
-    ("", "", {"labelled": False, "columns": codec.HEADERLESS, "length": 2}),
+    ("", "", {"labelled": False, "columns": HEADERLESS, "length": 2}),
     ("x2,x1", "", {"labelled": False, "columns": Columns((), ("x1", "x2")), "length": 2}),
     ("", "a,", {"variables": 2}),
-    ("", "", {"labelled": False, "columns": codec.HEADERLESS, "length": 2, "variables": 2}),
+    ("", "", {"labelled": False, "columns": HEADERLESS, "length": 2, "variables": 2}),
     ("y,x_a_1,x_b_1,x_b_2,x_a_2", "1,", {}),
     ("x_b_1,x_a_1", "", {"labelled": False, "columns": Columns((), ("x_a_1", "x_b_1"), 2), "length": 1}),
 ]
@@ -671,7 +678,7 @@ def texts_and_readers(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
 
 
 @settings(max_examples=300)
-@given(texts_and_readers(), st.sampled_from([8, 16, codec.BLOCK_BYTES]))
+@given(texts_and_readers(), st.sampled_from([8, 16, csv_blocks.BLOCK_BYTES]))
 def test_the_fast_parser_and_the_careful_one_agree(case: tuple[str, dict[str, Any]], block_bytes: int) -> None:
     text, reader = case
     assert_both_parsers_agree(text.encode(), reader, block_bytes)
@@ -715,11 +722,11 @@ def test_plain_tables_take_the_fast_way_and_are_exact(table: NDArray[np.float64]
 @pytest.mark.parametrize("header", ["", "y1,x1,x2\n"])
 @pytest.mark.parametrize("odd", ["", '1,"2",3\n', "\n\n"])
 def test_texts_larger_than_a_block_give_the_same_rows(monkeypatch: pytest.MonkeyPatch, header: str, odd: str) -> None:
-    monkeypatch.setattr(codec, "BLOCK_BYTES", 64 * 1024)
+    monkeypatch.setattr(csv_blocks, "BLOCK_BYTES", 64 * 1024)
     rows = [f"{k % 2},{k}.5,{k}" for k in range(20_000)]
     text = header + "".join(f"{row}\n{odd if k == 10_000 else ''}" for k, row in enumerate(rows))
-    assert len(text) > 3 * codec.BLOCK_BYTES
-    assert_both_parsers_agree(text.encode(), {}, codec.BLOCK_BYTES)
+    assert len(text) > 3 * csv_blocks.BLOCK_BYTES
+    assert_both_parsers_agree(text.encode(), {}, csv_blocks.BLOCK_BYTES)
     blocks = list(SeriesReader(io.BytesIO(text.encode()), "f"))
     assert len(blocks) > 3
     numbers = [row for block in blocks for row in block.rows]
@@ -732,7 +739,7 @@ def test_texts_larger_than_a_block_give_the_same_rows(monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 @pytest.mark.parametrize("block_bytes", [1, 2, 3, 5, 7, 64])
 def test_blocks_may_end_anywhere(monkeypatch: pytest.MonkeyPatch, end: str, block_bytes: int) -> None:
-    monkeypatch.setattr(codec, "BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr(csv_blocks, "BLOCK_BYTES", block_bytes)
     text = end.join(["é,1,2", '"b, c",3,4', "", "d,5,6"])
     block = read_labelled(text.encode())
     assert (block.rows, block.labels) == ([1, 2, 4], ["é", "b, c", "d"])
@@ -740,13 +747,13 @@ def test_blocks_may_end_anywhere(monkeypatch: pytest.MonkeyPatch, end: str, bloc
 
 
 def test_a_byte_order_mark_is_skipped_in_a_line_longer_than_a_block(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(codec, "BLOCK_BYTES", 4)
+    monkeypatch.setattr(csv_blocks, "BLOCK_BYTES", 4)
     assert read_labelled(b"\xef\xbb\xbfabcdef,1,2\n").labels == ["abcdef"]
 
 
 def test_a_line_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(codec, "BLOCK_BYTES", 1024)
-    monkeypatch.setattr(codec, "LONGEST_LINE", 1024 * 1024)
+    monkeypatch.setattr(csv_blocks, "BLOCK_BYTES", 1024)
+    monkeypatch.setattr(csv_blocks, "LONGEST_LINE", 1024 * 1024)
     with pytest.raises(UserError, match="f, row 2 is longer than 1 MiB; is it CSV text"):
         read_labelled(b"a,1,2\n" + b"0" * (1024 * 1024 + 2048))
 
@@ -783,7 +790,7 @@ def test_a_hostile_header_does_not_hold_up_the_server(name: str) -> None:
     read_in_time("\n".join([",".join(names[::-1]), ",".join("1" * 40_000)]).encode(), STRICT, Columns((), tuple(names)))
 
 
-def read_in_time(data: bytes, rules: Preprocessing, columns: Columns = codec.HEADERLESS) -> None:
+def read_in_time(data: bytes, rules: Preprocessing, columns: Columns = HEADERLESS) -> None:
     def give_up(*_: object) -> None:
         raise AssertionError("a single cell takes seconds")
 
