@@ -1,4 +1,4 @@
-"""How many processor cores this process may really use."""
+"""Processor cores: how many this process may use, and how its threads wait for each other."""
 
 import math
 import os
@@ -29,3 +29,13 @@ def _cgroup_quota(root: Path) -> float | None:
     if limit in ("max", "-1"):
         return None
     return int(limit) / int(period)
+
+
+def wait_passively() -> None:
+    """Make the idle threads of an OpenMP program sleep instead of spinning; call it before torch is imported.
+
+    A thread that spins takes its core from a program that could use it. Beside two busy processes on two cores, a
+    training takes about half as long with this setting; on an idle machine it makes no difference. The results are the
+    same. PASSIVE implies GOMP_SPINCOUNT=0 and KMP_BLOCKTIME=0. A value that the user has set is kept.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

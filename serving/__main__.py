@@ -11,6 +11,7 @@ USAGE = """Usage: serve
 Serves the model in model/ below SAGEMAKER_BASE_DIR (default /opt/ml) over HTTP on port 8080:
 GET /ping, GET /execution-parameters, and POST /invocations, which takes series as CSV, JSON, JSON Lines or NPY,
 without a label, and answers with predictions as CSV, JSON or JSON Lines. Environment variables:
+  LSTM_FCN_HOST                         address to listen on (0.0.0.0: all interfaces)
   SAGEMAKER_BIND_TO_PORT                port to listen on (8080)
   SAGEMAKER_MODEL_SERVER_WORKERS        worker processes (one for each core)
   SAGEMAKER_MODEL_SERVER_TIMEOUT        seconds after which a worker that hangs is replaced (60)

@@ -21,7 +21,7 @@ if _mallopt is not None:
     _mallopt(_ARENA_MAX, 2)
 
 wsgi_app = "lstm_fcn.serving.app:application()"
-bind = f"0.0.0.0:{_settings.port}"
+bind = f"[{_settings.host}]:{_settings.port}" if ":" in _settings.host else f"{_settings.host}:{_settings.port}"
 workers = _settings.workers
 worker_class = (
     "lstm_fcn.serving.worker.BalancedWorker"  # threads: health checks are answered while predictions run (S3)

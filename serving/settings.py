@@ -19,6 +19,7 @@ class Settings:
     """What the platform or the user has set, with defaults for the rest."""
 
     model_folder: Path
+    host: str  # address to listen on
     port: int  # S2
     workers: int  # processes, each with its own copy of the model (S12)
     timeout: int  # seconds (S39)
@@ -42,6 +43,7 @@ class Settings:
         max_body = _integer(environment, "SAGEMAKER_MAX_PAYLOAD_IN_MB", 100 if batch else 25, 0, 1024)
         return cls(
             model_folder=OptML.from_environment(environment).model,
+            host=environment.get("LSTM_FCN_HOST", "").strip() or "0.0.0.0",  # noqa: S104 - a container's own network
             port=_integer(environment, "SAGEMAKER_BIND_TO_PORT", 8080, 1, 65535),
             workers=workers,
             timeout=_integer(environment, "SAGEMAKER_MODEL_SERVER_TIMEOUT", 60, 1, 3600),

@@ -7,19 +7,25 @@ import sys
 import traceback
 from collections.abc import Callable
 
+from lstm_fcn.container.cores import wait_passively
 from lstm_fcn.container.errors import AlgorithmError, UserError
 from lstm_fcn.container.optml import OptML
-from lstm_fcn.training.stop import StopBeforeTraining, StopSignal
+from lstm_fcn.training.stop import RESUMABLE, Interrupted, StopBeforeTraining, StopSignal
 
 USAGE = """Usage: train
 
-Trains an LSTM-FCN on the CSV files in input/data/training below SAGEMAKER_BASE_DIR (default /opt/ml),
-with validation data in input/data/validation if there is any, from the earlier model in input/data/model
-if there is one, and writes the model to model/. Interrupted, it goes on from the last of its checkpoints/.
-Settings are read from input/config/hyperparameters.json, an object of names and values:
+Trains a time series classifier of the LSTM-FCN family and writes it to model/. All paths are relative to
+SAGEMAKER_BASE_DIR (default /opt/ml):
+  input/data/training                 CSV files of labelled series
+  input/data/validation               labelled series to select the best epoch with (optional)
+  input/data/model                    an earlier model to continue training from (optional)
+  input/config/hyperparameters.json   an object of names and values (optional)
+  checkpoints/                        a restarted job resumes from the latest checkpoint
+A job that is stopped by SIGTERM saves the best model so far. Hyperparameters:
 """
 STOPPED = 143  # what a shell reports of a process that SIGTERM ended
 NOTHING_TO_SAVE = "Stopped before the first training step; there is no model to save."
+NOTHING_TO_RESUME = "Interrupted before the first training step; nothing was saved."
 
 
 def main() -> int:
@@ -30,7 +36,8 @@ def main() -> int:
         print(f"{USAGE}\n{help_text()}")
         return 0 if sys.argv[1:] in (["--help"], ["-h"]) else UserError.exit_code
     # Everything heavy is imported later: a signal must find its handler within the first second (T61).
-    stop = StopSignal()
+    stop = StopSignal(resumable=os.environ.get(RESUMABLE) == "true")
+    wait_passively()
     logging.basicConfig(stream=sys.stdout, format="%(message)s")
     logging.getLogger("lstm_fcn.training").setLevel(logging.INFO)
     program = Program(OptML.from_environment(), stop)
@@ -39,12 +46,15 @@ def main() -> int:
         code = program.run()
     except UserError as error:
         return program.fail(f"UserError: {error}", UserError.exit_code)
+    except Interrupted as interruption:
+        print(interruption, file=sys.stderr, flush=True)
+        return stop.exit_code
     except StopBeforeTraining:
-        return program.fail(NOTHING_TO_SAVE, STOPPED)
+        return program.stop_before_training()
     except Exception as error:  # noqa: BLE001 - all that is left is our fault, and must still be reported
         # A stop can surface as another error where it interrupted an import.
         if stop.requested and not stop.training_started:
-            return program.fail(NOTHING_TO_SAVE, STOPPED)
+            return program.stop_before_training()
         traceback.print_exc()
         cause = str(error) if isinstance(error, AlgorithmError) else f"{type(error).__name__}: {error}"
         return program.fail(f"AlgorithmError: {cause}", AlgorithmError.exit_code)
@@ -64,9 +74,16 @@ class Program:
 
     def run(self) -> int:
         """Train, or start the processes that do, and return their exit code."""
+        # What the user typed is checked before torch is imported, which takes seconds.
+        from lstm_fcn.container.channels import find_channels
+        from lstm_fcn.container.hyperparameters import parse_hyperparameters
+
+        parse_hyperparameters(self.optml.hyperparameters())
+        resources = self.optml.resources()
+        if len(resources.hosts) == 1:  # of several, the others must learn why one of them fails
+            find_channels(self.optml)
         from lstm_fcn.training.distributed import Group, is_worker, launch
 
-        resources = self.optml.resources()
         group = Group()
         if len(resources.hosts) > 1 and not is_worker():
             with contextlib.suppress(OSError):
@@ -84,6 +101,13 @@ class Program:
             raise
         self.leave(None)
         return 0
+
+    def stop_before_training(self) -> int:
+        """Report a stop that came before there was anything to save."""
+        if not self.stop.resumable:
+            return self.fail(NOTHING_TO_SAVE, STOPPED)
+        print(NOTHING_TO_RESUME, file=sys.stderr, flush=True)
+        return self.stop.exit_code
 
     def fail(self, text: str, exit_code: int) -> int:
         """Tell the platform and the log why; that the file cannot be written changes nothing else (T56)."""

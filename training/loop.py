@@ -20,7 +20,7 @@ from lstm_fcn.training.devices import MixedPrecision, Placement, parallel_forwar
 from lstm_fcn.training.distributed import Group
 from lstm_fcn.training.evaluate import evaluate, even_batches, set_exact_batch_norm
 from lstm_fcn.training.step import TrainingStep, capture_step, make_optimizer
-from lstm_fcn.training.stop import StopBeforeTraining, StopSignal
+from lstm_fcn.training.stop import Interrupted, StopBeforeTraining, StopSignal
 
 logger = logging.getLogger(__name__)
 
@@ -122,6 +122,7 @@ class Loop:
             UserError: the loss is not a finite number in the first epoch already; a checkpoint cannot be written,
                 or is one of another job.
             StopBeforeTraining: a stop came before the first step.
+            Interrupted: a stop came in a resumable job; the checkpoint is saved.
         """
         self.stop.training_started = True
         if self.saves:
@@ -137,6 +138,8 @@ class Loop:
                 self._begin_round()
             if self.settings.checkpoint_epochs and (self.position.epoch - 1) % self.settings.checkpoint_epochs == 0:
                 self._save_checkpoint()
+        if self.stopping and self.stop.resumable:
+            raise Interrupted(f"Interrupted after epoch {len(self.history)}; run the same command again to resume it.")
         return self._finish()
 
     def _begin_round(self) -> None:

@@ -1,4 +1,4 @@
-"""The platform's request to stop: SIGTERM, then SIGKILL 120 seconds later (T61)."""
+"""Requests to stop: SIGTERM from the platform, which sends SIGKILL 120 seconds later (T61), and Ctrl-C."""
 
 import signal
 import time
@@ -7,20 +7,33 @@ from types import FrameType
 COMPUTING_SECONDS = 30.0
 
 
+# Environment variable; `true`: a stopped job leaves a checkpoint to resume from, and no model.
+RESUMABLE = "LSTM_FCN_RESUMABLE"
+
+
 class StopBeforeTraining(BaseException):
-    """A stop was asked for while there was no model yet that could be saved."""
+    """A stop was requested before there was a model to save."""
+
+
+class Interrupted(BaseException):
+    """A stop was requested in a resumable job; its checkpoint is saved."""
 
 
 class StopSignal:
-    """Remembers that SIGTERM or Ctrl-C came.
+    """Remembers SIGTERM or Ctrl-C.
 
     Until `training_started` is set there is nothing to save, so the signal ends the program where it is;
-    from then on it is noted, for the training loop to see at its next step.
+    after that, the training loop looks at `requested` at every step.
+
+    resumable: a stop leaves a checkpoint to resume from. Otherwise the best model so far is saved, as the platform
+        requires.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, resumable: bool = False) -> None:
+        self.resumable = resumable
         self.training_started = False
         self._requested_at: float | None = None
+        self._number = signal.SIGINT
 
     @property
     def requested(self) -> bool:
@@ -28,18 +41,29 @@ class StopSignal:
 
     @property
     def out_of_time(self) -> bool:
-        """The part of the 120 seconds that computing may take is used up; what is left is for saving."""
+        """The share of the 120 seconds that computing may take is used up; the rest is for saving.
+
+        Never true of a resumable job: one that is about to end gives the same model as without the stop.
+        """
+        if self.resumable:
+            return False
         return self._requested_at is not None and time.monotonic() - self._requested_at > COMPUTING_SECONDS
 
+    @property
+    def exit_code(self) -> int:
+        """What a shell reports of a program that the signal ended: 130 after Ctrl-C, 143 after SIGTERM."""
+        return 128 + self._number
+
     def listen(self) -> None:
-        """Take over SIGTERM and SIGINT. A process with number 1 would not even be ended by them."""
+        """Handle SIGTERM and SIGINT. The default actions would not even end a process with number 1."""
         signal.signal(signal.SIGTERM, self._handle)
         signal.signal(signal.SIGINT, self._handle)
-        # The image's script blocks them until there is a handler: until then, process 1 would lose them.
+        # The image's script blocks both signals, because process 1 loses those that arrive before it has a handler.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT))
 
-    def _handle(self, _number: int, _frame: FrameType | None) -> None:
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
         self._requested_at = self._requested_at or time.monotonic()
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # a second Ctrl-C means it
+        self._number = signal.Signals(number)
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a second Ctrl-C ends the program at once
         if not self.training_started:
             raise StopBeforeTraining

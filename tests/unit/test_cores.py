@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from lstm_fcn.container.cores import available_cores
+from lstm_fcn.container.cores import available_cores, wait_passively
 
 
 @pytest.fixture(autouse=True)
@@ -29,3 +29,12 @@ def test_limit_of_cgroup_1(tmp_path: Path, quota: str, cores: int) -> None:
 
 def test_no_limit(tmp_path: Path) -> None:
     assert available_cores(tmp_path) == 8
+
+
+def test_threads_wait_passively_unless_the_user_wants_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "environ", {})
+    wait_passively()
+    assert os.environ == {"OMP_WAIT_POLICY": "PASSIVE"}
+    monkeypatch.setattr(os, "environ", {"OMP_WAIT_POLICY": "ACTIVE"})
+    wait_passively()
+    assert os.environ == {"OMP_WAIT_POLICY": "ACTIVE"}

@@ -16,6 +16,7 @@ def _four_cores(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_defaults() -> None:
     assert Settings.from_environment({}) == Settings(
         model_folder=Path("/opt/ml/model"),
+        host="0.0.0.0",  # noqa: S104
         port=8080,
         workers=4,
         timeout=60,
@@ -68,9 +69,9 @@ def test_a_wrong_value_is_named(text: str) -> None:
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("SAGEMAKER_INFERENCE_OUTPUT", "label", "SAGEMAKER_INFERENCE_OUTPUT=label is wrong: 'label' is no output"),
-        ("SAGEMAKER_INFERENCE_OUTPUT", "probability,,", "'' is no output; there are predicted_label, "),
-        ("SAGEMAKER_INFERENCE_OUTPUT", "probability,probability", "'probability' is named twice"),
+        ("SAGEMAKER_INFERENCE_OUTPUT", "label", "SAGEMAKER_INFERENCE_OUTPUT=label is wrong: 'label' is not an output"),
+        ("SAGEMAKER_INFERENCE_OUTPUT", "probability,,", "'' is not an output; supported: predicted_label, "),
+        ("SAGEMAKER_INFERENCE_OUTPUT", "probability,probability", "'probability' is listed twice"),
         ("SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT", "image/png", "must be text/csv, application/json or application/jso"),
         ("SAGEMAKER_CONTAINER_LOG_LEVEL", "info", "must be an integer from 0 to 50"),
         ("LSTM_FCN_PRECISION", "int8", "LSTM_FCN_PRECISION=int8 must be float32 or bfloat16"),
@@ -79,3 +80,7 @@ def test_a_wrong_value_is_named(text: str) -> None:
 def test_wrong_choices(name: str, value: str, message: str) -> None:
     with pytest.raises(UserError, match=re.escape(message)):
         Settings.from_environment({name: value})
+
+
+def test_the_address_to_listen_on() -> None:
+    assert Settings.from_environment({"LSTM_FCN_HOST": "127.0.0.1"}).host == "127.0.0.1"

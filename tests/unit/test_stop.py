@@ -49,3 +49,13 @@ def test_time_for_computing_runs_out(stop: StopSignal, monkeypatch: pytest.Monke
     monkeypatch.setattr(stop_module, "COMPUTING_SECONDS", 0.0)
     time.sleep(0.001)
     assert stop.out_of_time
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_resumable_job_has_time_and_the_exit_code_of_its_signal(
+    stop: StopSignal, monkeypatch: pytest.MonkeyPatch, number: int, code: int
+) -> None:
+    stop.training_started = stop.resumable = True
+    os.kill(os.getpid(), number)
+    monkeypatch.setattr(stop_module, "COMPUTING_SECONDS", -1.0)
+    assert (stop.out_of_time, stop.exit_code) == (False, code)
