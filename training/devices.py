@@ -15,6 +15,7 @@ logger = logging.getLogger(__name__)
 
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")  # visible in a container even if it was given no GPU
 NVIDIA_DEVICE = Path("/dev/nvidiactl")
+CPU_INFO = Path("/proc/cpuinfo")
 
 
 @dataclass(frozen=True)
@@ -92,9 +93,16 @@ def _choose_cpu(precision: str, group: Group) -> Placement:
             _why_no_gpu(),
         )
     logger.info("device: CPU (%s), %d thread(s)", platform.machine(), cores)
-    capabilities = torch.cpu.get_capabilities()
-    native = bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-    return Placement(torch.device("cpu"), 0, _use_bfloat16(precision, native))
+    return Placement(torch.device("cpu"), 0, _use_bfloat16(precision, _cpu_has_bfloat16()))
+
+
+def _cpu_has_bfloat16() -> bool:
+    # From the kernel, not from torch: torch.cpu.get_capabilities does not exist before torch 2.11.
+    try:
+        flags = CPU_INFO.read_text().split()
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
 def _why_no_gpu() -> str:

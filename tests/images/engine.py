@@ -24,8 +24,10 @@ def engine_answers() -> bool:
 
 
 def build_images() -> None:
-    for file, tag in (("Dockerfile.train", TRAIN), ("Dockerfile.serve", SERVE)):
-        docker("build", "--provenance=false", "--sbom=false", "-f", PROJECT / file, "-t", tag, PROJECT)
+    """Build both images, the training image with the torch that the tests run with: the default brings 4 GB of CUDA."""
+    options = ("--provenance=false", "--sbom=false", "--build-arg", "TORCH=-r requirements/torch.txt")
+    docker("build", *options, "-f", PROJECT / "Dockerfile.train", "-t", TRAIN, PROJECT)
+    docker("build", *options[:2], "-f", PROJECT / "Dockerfile.serve", "-t", SERVE, PROJECT)
 
 
 def inspect(image: str) -> dict[str, object]:

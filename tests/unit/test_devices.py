@@ -19,8 +19,9 @@ def _no_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogC
     caplog.set_level(logging.INFO)
 
 
-def set_capabilities(monkeypatch: pytest.MonkeyPatch, **capabilities: bool) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+def set_cpu_flags(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, flags: str) -> None:
+    (tmp_path / "cpuinfo").write_text(f"flags\t\t: fpu {flags} sse2\n")
+    monkeypatch.setattr(devices, "CPU_INFO", tmp_path / "cpuinfo")
 
 
 @pytest.mark.parametrize(
@@ -33,13 +34,18 @@ def set_capabilities(monkeypatch: pytest.MonkeyPatch, **capabilities: bool) -> N
         ("bfloat16", False, True),
     ],
 )
-def test_precision_on_a_cpu(monkeypatch: pytest.MonkeyPatch, precision: str, native: bool, bfloat16: bool) -> None:
-    set_capabilities(monkeypatch, avx512_bf16=native)
+@pytest.mark.parametrize("flag", ["avx512_bf16", "amx_bf16"])
+def test_precision_on_a_cpu(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, precision: str, native: bool, bfloat16: bool, flag: str
+) -> None:
+    set_cpu_flags(monkeypatch, tmp_path, flag if native else "avx2")
     assert choose_placement(precision, Group()) == Placement(torch.device("cpu"), 0, bfloat16)
 
 
-def test_emulated_bfloat16_is_said(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    set_capabilities(monkeypatch)
+def test_emulated_bfloat16_is_logged(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    set_cpu_flags(monkeypatch, tmp_path, "avx2")
     choose_placement("bfloat16", Group())
     assert "WARNING: this hardware has no bfloat16 arithmetic" in caplog.text
 
