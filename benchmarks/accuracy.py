@@ -38,14 +38,16 @@ from lstm_fcn.container.channels import Source
 from lstm_fcn.container.cores import available_cores
 from lstm_fcn.container.errors import UserError
 from lstm_fcn.container.hyperparameters import Hyperparameters, parse_hyperparameters
-from lstm_fcn.training.data import Dataset, load, load_validation
+from lstm_fcn.training.data.datasets import Dataset
+from lstm_fcn.training.data.loading import load, load_validation
+from lstm_fcn.training.data.reading import prepare_worker
 from lstm_fcn.training.devices import Placement, choose_placement
 from lstm_fcn.training.distributed import Group
 from lstm_fcn.training.evaluate import EVALUATION_BATCH
-from lstm_fcn.training.job import class_weights, versions
+from lstm_fcn.training.fit import class_weights
+from lstm_fcn.training.job import versions
 from lstm_fcn.training.loop import Loop
-from lstm_fcn.training.model import join_logits, make_network
-from lstm_fcn.training.reading import prepare_worker
+from lstm_fcn.training.network.model import join_logits, make_network
 from lstm_fcn.training.stop import StopSignal
 
 METHODS: dict[str, dict[str, str]] = {

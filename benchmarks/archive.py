@@ -37,7 +37,7 @@ from tqdm import tqdm
 from lstm_fcn.benchmarks.formats import FORMATS, Format, Split, parse
 from lstm_fcn.container.errors import UserError
 from lstm_fcn.container.files import check_writable
-from lstm_fcn.training.data import sort_classes
+from lstm_fcn.training.data.labels import sort_classes
 
 DESCRIPTION = "problem.json"
 TRAIN = Path("training/train.csv")

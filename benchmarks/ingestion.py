@@ -32,7 +32,7 @@ import sys
 from pathlib import Path
 from lstm_fcn.container.channels import Source
 from lstm_fcn.container.hyperparameters import parse_hyperparameters
-from lstm_fcn.training.data import load
+from lstm_fcn.training.data.loading import load
 from lstm_fcn.training.distributed import Group
 path = Path(sys.argv[1])
 source = Source("training", path.parent, (path,))

@@ -18,11 +18,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from lstm_fcn.training.data import Dataset
+from lstm_fcn.training.data.datasets import Dataset
 from lstm_fcn.training.devices import MixedPrecision, choose_placement
 from lstm_fcn.training.distributed import Group
 from lstm_fcn.training.evaluate import even_batches
-from lstm_fcn.training.model import LSTMFCN
+from lstm_fcn.training.network.model import LSTMFCN
 from lstm_fcn.training.step import GraphedStep, TrainingStep, make_optimizer
 
 NUM_CLASSES = 3

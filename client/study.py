@@ -39,7 +39,7 @@ from lstm_fcn.container.errors import UserError
 from lstm_fcn.container.files import check_writable
 from lstm_fcn.container.hyperparameters import Hyperparameters, parse_hyperparameters
 from lstm_fcn.container.metrics import METRICS, Metric
-from lstm_fcn.training.reading import prepare_worker
+from lstm_fcn.training.data.reading import prepare_worker
 
 # What is searched where no ranges are given, as `parse_range` reads it.
 PRESETS: dict[str, dict[str, str]] = {
@@ -760,12 +760,12 @@ def _train(channels: dict[str, Source], settings: Hyperparameters, slot: int, re
     """The metrics of the weights that a job with these settings keeps."""
     import torch
 
-    from lstm_fcn.training.data import load
+    from lstm_fcn.training.data.loading import load
     from lstm_fcn.training.devices import choose_placement
     from lstm_fcn.training.distributed import Group
-    from lstm_fcn.training.job import class_weights
+    from lstm_fcn.training.fit import class_weights
     from lstm_fcn.training.loop import Loop
-    from lstm_fcn.training.model import make_network
+    from lstm_fcn.training.network.model import make_network
     from lstm_fcn.training.stop import StopSignal
 
     group = Group()

@@ -17,7 +17,7 @@ from lstm_fcn.container.channels import Source
 from lstm_fcn.container.errors import UserError
 from lstm_fcn.container.hyperparameters import Hyperparameters, parse_hyperparameters
 from lstm_fcn.container.problem import Problem
-from lstm_fcn.training.model import LSTMFCN, Ensemble
+from lstm_fcn.training.network.model import LSTMFCN, Ensemble
 
 logger = logging.getLogger(__name__)
 

@@ -6,9 +6,9 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from lstm_fcn.training.data import Dataset
+from lstm_fcn.training.data.datasets import Dataset
 from lstm_fcn.training.distributed import Group
-from lstm_fcn.training.model import join_logits
+from lstm_fcn.training.network.model import join_logits
 from lstm_fcn.training.scores import count_correct, measure_scores
 from lstm_fcn.training.step import weighted_loss
 

@@ -19,10 +19,8 @@ from lstm_fcn.container.errors import UserError
 from lstm_fcn.container.hyperparameters import parse_hyperparameters
 from lstm_fcn.container.problem import Scaling
 from lstm_fcn.training.evaluate import EVALUATION_BATCH
-from lstm_fcn.training.model import LSTMFCN, Classifier, ConvBlock, Ensemble, Scaler, join_logits, make_network
-from lstm_fcn.training.recurrent import AttentionLSTM
-
-Network = LSTMFCN | Ensemble
+from lstm_fcn.training.network.model import LSTMFCN, Classifier, ConvBlock, Network, Scaler, join_logits, make_network
+from lstm_fcn.training.network.recurrent import AttentionLSTM
 
 
 def load_classifier(folder: Path) -> tuple[Metadata, Classifier]:

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from safetensors.torch import save
 
 from lstm_fcn.container.errors import AlgorithmError
-from lstm_fcn.training.model import Classifier
-from lstm_fcn.training.recurrent import ATTENTION_OPERATOR
+from lstm_fcn.training.network.model import Classifier
+from lstm_fcn.training.network.recurrent import ATTENTION_OPERATOR
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from lstm_fcn.container.errors import UserError
 from lstm_fcn.container.hyperparameters import Hyperparameters
 from lstm_fcn.container.metrics import EpochLine
 from lstm_fcn.training.checkpoint import Checkpoint, Checkpoints, share
-from lstm_fcn.training.data import Dataset
+from lstm_fcn.training.data.datasets import Dataset
 from lstm_fcn.training.devices import MixedPrecision, Placement, parallel_forward
 from lstm_fcn.training.distributed import Group
 from lstm_fcn.training.evaluate import evaluate, even_batches, set_exact_batch_norm
@@ -28,10 +28,10 @@ PROGRESS_INTERVAL = 30.0  # seconds between lines within an epoch that takes lon
 
 
 @dataclass(frozen=True)
-class Fitted:
-    """The weights that were kept: from which epoch of which round, and what they reach.
+class BestEpoch:
+    """Epoch, round and metrics of the selected weights.
 
-    batches: into how many the training set was split then; their statistics belong to the weights.
+    batches: number of batches that the training set was split into; the batch statistics of the weights depend on it.
     """
 
     epoch: int
@@ -104,14 +104,14 @@ class Loop:
         self.stopping = False  # agreed upon by all processes
         self.best_loss = math.inf
         self.best_weights: dict[str, Tensor] | None = None
-        self.best = Fitted(0, {})
+        self.best = BestEpoch(0, {})
         self.history: list[dict[str, float]] = []  # of each epoch that is done
         self.stale_epochs = 0  # without a lower loss
         self.started = self.last_checkpoint = time.monotonic()
         self.epochs_done = 0  # since then
         self._begin_round()
 
-    def fit(self) -> Fitted:
+    def fit(self) -> BestEpoch:
         """Train the network and leave it with the weights of the best epoch, ready to be evaluated or exported.
 
         The best epoch is that of the lowest validation loss, or training loss where there is no validation
@@ -168,7 +168,7 @@ class Loop:
         if self.stopping:
             logger.info("stop requested in epoch %d", self.position.epoch)
             if self.best_weights is None:
-                self.best = Fitted(self.position.epoch, metrics, self.position.round, self.steps_per_epoch)
+                self.best = BestEpoch(self.position.epoch, metrics, self.position.round, self.steps_per_epoch)
             return False
         decisive = metrics.get("valid_loss", metrics["train_loss"])
         self.stale_epochs += 1
@@ -176,7 +176,7 @@ class Loop:
             self.stale_epochs = 0
             self.best_loss = decisive
             self.best_weights = copy.deepcopy(self.network.state_dict())
-            self.best = Fitted(self.position.epoch, metrics, self.position.round, self.steps_per_epoch)
+            self.best = BestEpoch(self.position.epoch, metrics, self.position.round, self.steps_per_epoch)
         position = {"round": self.position.round, "epoch": self.position.epoch}
         self.history.append({**position, **metrics, "lr": self.schedule.lr})
         self._print_line(metrics)
@@ -191,7 +191,7 @@ class Loop:
         logger.info("early stopping: no lower %s loss for %d epochs", kind, patience)
         return True
 
-    def _finish(self) -> Fitted:
+    def _finish(self) -> BestEpoch:
         """Load the best weights, give them exact batch statistics and measure them, all in float32."""
         if self.best_weights is not None:
             self.network.load_state_dict(self.best_weights)
@@ -203,7 +203,7 @@ class Loop:
         metrics = self._measure("train", self.training, forward)
         if self.validation is not None:
             metrics |= self._measure("valid", self.validation, forward)
-        return Fitted(self.best.epoch, metrics, self.best.round, self.best.batches)
+        return BestEpoch(self.best.epoch, metrics, self.best.round, self.best.batches)
 
     def _train(self) -> dict[str, float]:
         """What is left of a pass over the shuffled training set; metrics are of the batches as they were trained on."""
@@ -338,7 +338,7 @@ class Loop:
             return
         state, tensors = checkpoint.state, checkpoint.tensors
         self.position = Position(**state["position"])
-        self.best_loss, self.best = state["best_loss"], Fitted(**state["best"])
+        self.best_loss, self.best = state["best_loss"], BestEpoch(**state["best"])
         self.history = state["history"]
         weights = self.network.state_dict()
         if "best." + next(iter(weights)) in tensors:

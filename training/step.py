@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lstm_fcn.training.data import Dataset
-from lstm_fcn.training.model import join_logits
+from lstm_fcn.training.data.datasets import Dataset
+from lstm_fcn.training.network.model import join_logits
 from lstm_fcn.training.scores import count_correct
 
 logger = logging.getLogger(__name__)

@@ -8,9 +8,10 @@ from torch import Tensor
 
 from lstm_fcn.container.hyperparameters import Hyperparameters
 from lstm_fcn.container.problem import Problem
-from lstm_fcn.training.data import Data, Dataset
-from lstm_fcn.training.explain import Network, activation_maps, predict, unscale
-from lstm_fcn.training.loop import Fitted
+from lstm_fcn.training.data.datasets import Data, Dataset
+from lstm_fcn.training.explain import activation_maps, predict, unscale
+from lstm_fcn.training.loop import BestEpoch
+from lstm_fcn.training.network.model import Network
 from lstm_fcn.training.pictures import Example
 from lstm_fcn.training.report import Evaluation, Report
 
@@ -21,7 +22,7 @@ def make_report(
     settings: Hyperparameters,
     data: Data,
     network: Network,
-    fitted: Fitted,
+    best: BestEpoch,
     history: Sequence[Mapping[str, float]],
     versions: Mapping[str, str],
 ) -> Report:
@@ -43,9 +44,9 @@ def make_report(
     return Report(
         title="LSTM-FCN training report",
         evaluation=evaluation,
-        metrics=fitted.metrics,
+        metrics=best.metrics,
         history=history,
-        kept=(fitted.epoch, fitted.round),
+        kept=(best.epoch, best.round),
         configuration={name: str(value) for name, value in settings.model_dump(by_alias=True).items()},
         defaults={name: str(value) for name, value in defaults.items()},
         data=_describe(data),

@@ -22,9 +22,10 @@ from lstm_fcn.container.channels import Source
 from lstm_fcn.container.errors import UserError
 from lstm_fcn.container.problem import Scaling
 from lstm_fcn.training import pictures
-from lstm_fcn.training.data import load_validation
+from lstm_fcn.training.data.loading import load_validation
 from lstm_fcn.training.distributed import Group
-from lstm_fcn.training.explain import Network, activation_maps, attention, filters, load_classifier, predict
+from lstm_fcn.training.explain import activation_maps, attention, filters, load_classifier, predict
+from lstm_fcn.training.network.model import Network
 from lstm_fcn.training.pictures import Example
 from lstm_fcn.training.report import Evaluation
 

@@ -22,11 +22,13 @@ from lstm_fcn.container.errors import UserError
 from lstm_fcn.container.hyperparameters import parse_hyperparameters
 from lstm_fcn.container.preprocess import Preprocessing
 from lstm_fcn.container.problem import Scaling
-from lstm_fcn.training import data as data_module
-from lstm_fcn.training import reading, store
-from lstm_fcn.training.data import Data, Dataset, Moments, hold_out, load, sort_classes
+from lstm_fcn.training.data import loading as data_module
+from lstm_fcn.training.data import reading, store
+from lstm_fcn.training.data.datasets import Data, Dataset
+from lstm_fcn.training.data.labels import sort_classes
+from lstm_fcn.training.data.loading import Moments, hold_out, load
 from lstm_fcn.training.distributed import Group
-from lstm_fcn.training.model import Scaler
+from lstm_fcn.training.network.model import Scaler
 from tests.unit.groups import run_together
 
 ONE_HOT = "y1,y2,y3,x1,x2\n0,0,1,1,2\n1,0,0,3,4\n0,1,0,5,6\n1,0,0,7,8\n"

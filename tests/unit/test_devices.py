@@ -9,7 +9,7 @@ from torch import nn
 from lstm_fcn.training import devices
 from lstm_fcn.training.devices import MixedPrecision, Placement, choose_placement, parallel_forward
 from lstm_fcn.training.distributed import Group
-from lstm_fcn.training.model import LSTMFCN, Ensemble
+from lstm_fcn.training.network.model import LSTMFCN, Ensemble
 
 
 @pytest.fixture(autouse=True)

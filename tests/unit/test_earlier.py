@@ -21,7 +21,7 @@ from lstm_fcn.container.preprocess import STRICT
 from lstm_fcn.container.problem import Problem, Scaling, Task
 from lstm_fcn.training.earlier import EarlierModel, load_earlier
 from lstm_fcn.training.export import export_weights
-from lstm_fcn.training.model import LSTMFCN, Classifier, Ensemble, Scaler, make_network
+from lstm_fcn.training.network.model import LSTMFCN, Classifier, Ensemble, Scaler, make_network
 
 LENGTH = 12
 CLASSES = ["a", "b", "c"]

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from lstm_fcn.training import evaluate as evaluate_module
-from lstm_fcn.training.data import Dataset
+from lstm_fcn.training.data.datasets import Dataset
 from lstm_fcn.training.distributed import Group
 from lstm_fcn.training.evaluate import evaluate, even_batches, set_exact_batch_norm
-from lstm_fcn.training.model import LSTMFCN, Ensemble
+from lstm_fcn.training.network.model import LSTMFCN, Ensemble
 from tests.unit.groups import run_together
 from tests.unit.test_scores import expected_scores
 

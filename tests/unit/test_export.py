@@ -17,7 +17,7 @@ from lstm_fcn.container.problem import Scaling
 from lstm_fcn.serving.predictor import open_session
 from lstm_fcn.training import export
 from lstm_fcn.training.export import export_graph, export_weights, largest_difference
-from lstm_fcn.training.model import LSTMFCN, Classifier, Ensemble, Scaler
+from lstm_fcn.training.network.model import LSTMFCN, Classifier, Ensemble, Scaler
 
 LENGTH = 24
 AGREEMENT = 2e-6

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lstm_fcn.training.data import Dataset
-from lstm_fcn.training.model import LSTMFCN, Ensemble
+from lstm_fcn.training.data.datasets import Dataset
+from lstm_fcn.training.network.model import LSTMFCN, Ensemble
 from lstm_fcn.training.step import GraphedStep, TrainingStep, capture_step, make_optimizer
 
 

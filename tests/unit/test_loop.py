@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from lstm_fcn.container.errors import UserError
 from lstm_fcn.container.hyperparameters import Hyperparameters, parse_hyperparameters
 from lstm_fcn.training.checkpoint import Checkpoints
-from lstm_fcn.training.data import Dataset
+from lstm_fcn.training.data.datasets import Dataset
 from lstm_fcn.training.devices import Placement
 from lstm_fcn.training.loop import Fitted, Loop, Schedule
-from lstm_fcn.training.model import LSTMFCN, make_network
+from lstm_fcn.training.network.model import LSTMFCN, make_network
 from lstm_fcn.training.stop import StopBeforeTraining, StopSignal
 
 SMALL = {"hidden-size": "2", "filters-1": "4", "filters-2": "4", "filters-3": "4"}

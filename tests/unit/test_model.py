@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lstm_fcn.container.hyperparameters import parse_hyperparameters
 from lstm_fcn.container.problem import Scaling
-from lstm_fcn.training.model import (
+from lstm_fcn.training.network.model import (
     LSTMFCN,
     Classifier,
     ConvBlock,
@@ -20,7 +20,7 @@ from lstm_fcn.training.model import (
     join_logits,
     make_network,
 )
-from lstm_fcn.training.recurrent import GRU, LSTM, RNN, AttentionLSTM, Dense
+from lstm_fcn.training.network.recurrent import GRU, LSTM, RNN, AttentionLSTM, Dense
 
 CONVOLUTIONS = (5 * 128 * 256 + 256) + (3 * 256 * 128 + 128)  # the second and the third
 NORMS = 2 * (128 + 256 + 128)  # scale and shift; Keras' summary adds as many moving statistics

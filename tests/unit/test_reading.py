@@ -7,8 +7,8 @@ import pytest
 from lstm_fcn.container.channels import Source
 from lstm_fcn.container.csv_reader import SeriesReader
 from lstm_fcn.container.errors import UserError
-from lstm_fcn.training import reading
-from lstm_fcn.training.reading import ParallelReader, Progress
+from lstm_fcn.training.data import reading
+from lstm_fcn.training.data.reading import ParallelReader, Progress
 
 ROWS = "".join(f"{k % 3},{k},{k / 7:.3f},-1e-3\n" for k in range(2000))
 
@@ -60,7 +60,7 @@ def test_only_large_channels_are_read_by_several_processes(
 
 def test_a_large_channel_ends_up_as_a_small_one_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from lstm_fcn.container.hyperparameters import parse_hyperparameters
-    from lstm_fcn.training.data import load
+    from lstm_fcn.training.data.loading import load
     from lstm_fcn.training.distributed import Group
 
     path = tmp_path / "f.csv"

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lstm_fcn.training.recurrent import GRU, LSTM, RNN, AttentionLSTM, Dense, make_layer
+from lstm_fcn.training.network.recurrent import GRU, LSTM, RNN, AttentionLSTM, Dense, make_layer
 
 KINDS = ["lstm", "alstm", "gru", "rnn", "dense"]
 OF_TORCH: dict[str, type[LSTM | GRU | RNN]] = {"lstm": LSTM, "gru": GRU, "rnn": RNN}

@@ -4,8 +4,8 @@ import torch
 from sklearn.metrics import log_loss
 from torch import Tensor, nn
 
-from lstm_fcn.training.data import Dataset
-from lstm_fcn.training.model import LSTMFCN, Ensemble, join_logits
+from lstm_fcn.training.data.datasets import Dataset
+from lstm_fcn.training.network.model import LSTMFCN, Ensemble, join_logits
 from lstm_fcn.training.scores import count_correct
 from lstm_fcn.training.step import TrainingStep, capture_step, make_optimizer, weighted_loss
 

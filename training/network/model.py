@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lstm_fcn.container.hyperparameters import Hyperparameters
 from lstm_fcn.container.problem import Scaling
-from lstm_fcn.training.recurrent import make_layer
+from lstm_fcn.training.network.recurrent import make_layer
 
 
 def make_network(settings: Hyperparameters, num_variables: int, length: int, num_classes: int) -> "LSTMFCN | Ensemble":
@@ -73,7 +73,7 @@ class LSTMFCN(nn.Module):
             length: time steps T.
             num_classes: C.
             num_variables: M.
-            recurrent: kind of the recurrent layers (see `training.recurrent`); "none": the convolutions alone.
+            recurrent: kind of the recurrent layers (see `network.recurrent`); "none": the convolutions alone.
             num_layers: recurrent layers.
             hidden_size: cells of each.
             dropout: rate after each.
@@ -212,6 +212,9 @@ class Ensemble(nn.Module):
     def forward(self, series: Tensor) -> Tensor:
         """Scaled series, float32 `[B, M, T]`, to the logits of each of K networks `[B, K, num_classes]`."""
         return torch.stack([member(series) for member in self.members], dim=1)
+
+
+Network = LSTMFCN | Ensemble
 
 
 def join_logits(logits: Tensor, independent: bool) -> Tensor:

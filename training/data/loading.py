@@ -4,14 +4,13 @@ import logging
 import math
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import BinaryIO, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
-from torch import Tensor
 
 from lstm_fcn.container.artifact import Metadata
 from lstm_fcn.container.channels import Source
@@ -21,75 +20,18 @@ from lstm_fcn.container.errors import UserError
 from lstm_fcn.container.hyperparameters import Hyperparameters
 from lstm_fcn.container.preprocess import Preprocessing
 from lstm_fcn.container.problem import Problem, Scaling, Task, are_independent
+from lstm_fcn.training.data.datasets import Data, Dataset
+from lstm_fcn.training.data.labels import sort_classes
+from lstm_fcn.training.data.reading import READ_BYTES, ParallelReader, Progress, open_stream
+from lstm_fcn.training.data.store import Store, scratch_folder
 from lstm_fcn.training.distributed import Group
-from lstm_fcn.training.model import CONSTANT, Scaler
-from lstm_fcn.training.reading import READ_BYTES, ParallelReader, Progress, open_stream
-from lstm_fcn.training.store import MappedArray, Store, scratch_folder
+from lstm_fcn.training.network.model import CONSTANT, Scaler
 
 logger = logging.getLogger(__name__)
 
 SAMPLE_ROWS = 512  # series kept as the user has them, to compare the exported graph with torch on
 CHUNK_VALUES = 2**17  # scaled at once while they are read
 PASS_VALUES = 2**20  # worked on at once where all series are gone through again
-CPU = torch.device("cpu")
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """Scaled series and what belongs to them.
-
-    series: float32 `[N, M, T]`, on `device`, or in memory or a mapped file if they do not fit there.
-    labels: int64 `[N]`, indices into the classes; or float32 `[N, L]` of 0 and 1; on `device`.
-    rows: int64 `[n]`, the series that this set consists of; None: all.
-    """
-
-    series: Tensor
-    labels: Tensor
-    device: torch.device = CPU
-    rows: Tensor | None = None
-    storage: MappedArray | None = None
-
-    def __len__(self) -> int:
-        return len(self.labels if self.rows is None else self.rows)
-
-    @property
-    def length(self) -> int:
-        return int(self.series.shape[-1])
-
-    def batch(self, picked: Tensor) -> tuple[Tensor, Tensor]:
-        """Series `[B, M, T]` and labels at the positions `picked`, int64 `[B]`, on the device."""
-        rows = picked if self.rows is None else self.rows[picked]
-        series = self.series[rows.to(self.series.device)].to(self.device)
-        if self.storage is not None and self.storage.in_file:
-            # Each row read leaves its neighbours mapped, too: soon the whole file would count as our memory.
-            self.storage.release()
-        return series, self.labels[rows.to(self.labels.device)]
-
-    def to(self, device: torch.device) -> "Dataset":
-        """The set for training on `device`; its series lie there if they take no more than half of what is free."""
-        if device.type == "cpu":
-            return self
-        rows = None if self.rows is None else self.rows.to(device)
-        moved = replace(self, labels=self.labels.to(device), device=device, rows=rows)
-        if self.series.nbytes > torch.cuda.mem_get_info(device)[0] // 2:
-            logger.info("the data does not fit on the device; batches are copied there one by one")
-            return moved
-        return replace(moved, series=self.series.to(device), storage=None)
-
-
-@dataclass(frozen=True)
-class Data:
-    """All that was read.
-
-    sample: some training series before scaling, float64 `[K, M, T]`.
-    fingerprint: changes if a value, a label or their order does.
-    """
-
-    problem: Problem
-    training: Dataset
-    validation: Dataset | None
-    sample: NDArray[np.float64]
-    fingerprint: str
 
 
 def load(channels: dict[str, Source], settings: Hyperparameters, group: Group, earlier: Metadata | None = None) -> Data:
@@ -306,17 +248,6 @@ def hold_out(training: Dataset, fraction: float, seed: int, group: Group) -> tup
         replace(training, rows=torch.from_numpy(kept).to(device)),
         replace(training, rows=torch.from_numpy(np.sort(held_out)).to(device)),
     )
-
-
-def sort_classes(labels: set[str]) -> list[str]:
-    """Labels in the order of their numbers if all of them are numbers, else of their text."""
-    try:
-        numbers = {label: float(label) for label in labels}
-    except ValueError:
-        return sorted(labels)
-    if any(map(math.isnan, numbers.values())):  # which no order has a place for
-        return sorted(labels)
-    return sorted(labels, key=lambda label: (numbers[label], label))
 
 
 class Moments:

@@ -1,0 +1,1 @@
+"""Training data: channels in, scaled series and labels out."""

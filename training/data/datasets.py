@@ -1,0 +1,74 @@
+"""Series and labels in memory, in a mapped file or on a GPU."""
+
+import logging
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lstm_fcn.container.problem import Problem
+from lstm_fcn.training.data.store import MappedArray
+
+logger = logging.getLogger(__name__)
+
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Scaled series and what belongs to them.
+
+    series: float32 `[N, M, T]`, on `device`, or in memory or a mapped file if they do not fit there.
+    labels: int64 `[N]`, indices into the classes; or float32 `[N, L]` of 0 and 1; on `device`.
+    rows: int64 `[n]`, the series that this set consists of; None: all.
+    """
+
+    series: Tensor
+    labels: Tensor
+    device: torch.device = CPU
+    rows: Tensor | None = None
+    storage: MappedArray | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels if self.rows is None else self.rows)
+
+    @property
+    def length(self) -> int:
+        return int(self.series.shape[-1])
+
+    def batch(self, picked: Tensor) -> tuple[Tensor, Tensor]:
+        """Series `[B, M, T]` and labels at the positions `picked`, int64 `[B]`, on the device."""
+        rows = picked if self.rows is None else self.rows[picked]
+        series = self.series[rows.to(self.series.device)].to(self.device)
+        if self.storage is not None and self.storage.in_file:
+            # Each row read leaves its neighbours mapped, too: soon the whole file would count as our memory.
+            self.storage.release()
+        return series, self.labels[rows.to(self.labels.device)]
+
+    def to(self, device: torch.device) -> "Dataset":
+        """The set for training on `device`; its series lie there if they take no more than half of what is free."""
+        if device.type == "cpu":
+            return self
+        rows = None if self.rows is None else self.rows.to(device)
+        moved = replace(self, labels=self.labels.to(device), device=device, rows=rows)
+        if self.series.nbytes > torch.cuda.mem_get_info(device)[0] // 2:
+            logger.info("the data does not fit on the device; batches are copied there one by one")
+            return moved
+        return replace(moved, series=self.series.to(device), storage=None)
+
+
+@dataclass(frozen=True)
+class Data:
+    """All that was read.
+
+    sample: some training series before scaling, float64 `[K, M, T]`.
+    fingerprint: changes if a value, a label or their order does.
+    """
+
+    problem: Problem
+    training: Dataset
+    validation: Dataset | None
+    sample: NDArray[np.float64]
+    fingerprint: str

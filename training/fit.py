@@ -1,0 +1,124 @@
+"""Train one network, or one ensemble, on data that has been read: for jobs, tuning and benchmarks alike."""
+
+import logging
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lstm_fcn.container.errors import UserError
+from lstm_fcn.container.hyperparameters import Hyperparameters
+from lstm_fcn.container.problem import Problem
+from lstm_fcn.training.checkpoint import Checkpoints
+from lstm_fcn.training.data.datasets import Data
+from lstm_fcn.training.devices import Placement
+from lstm_fcn.training.distributed import Group
+from lstm_fcn.training.earlier import EarlierModel
+from lstm_fcn.training.loop import BestEpoch, Loop
+from lstm_fcn.training.network.model import Network, make_network
+from lstm_fcn.training.stop import StopSignal
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A trained network.
+
+    network: has the weights of the best epoch and exact batch statistics; on the placement's device, in evaluation
+        mode.
+    best: epoch, round and metrics of these weights.
+    history: metrics of every epoch, as they are logged.
+    settings: the hyperparameters, with the batch size that was used.
+    stopped: a stop signal ended the training early.
+    """
+
+    network: Network
+    best: BestEpoch
+    history: list[dict[str, float]]
+    settings: Hyperparameters
+    stopped: bool
+
+
+def fit(
+    data: Data,
+    settings: Hyperparameters,
+    placement: Placement,
+    *,
+    group: Group | None = None,
+    stop: StopSignal | None = None,
+    checkpoints: Checkpoints | None = None,
+    earlier: EarlierModel | None = None,
+) -> Fit:
+    """Train a new network on `data`.
+
+    Args:
+        data: as `load` returns it; this process's part of it.
+        settings: the hyperparameters; `batch-size=0` is resolved here.
+        placement: where to train, as `choose_placement` returns it.
+        group: the processes that train together; None: this process alone.
+        stop: asked at every step whether to stop; None: never stop.
+        checkpoints: in the first process of the group, where to save checkpoints and to resume from.
+        earlier: a model whose weights to start from.
+
+    Raises:
+        UserError: the batch size is too small for the group; training diverges in its first epoch; a checkpoint cannot
+            be written or belongs to another job; the earlier model does not fit the data.
+        StopBeforeTraining: a stop was requested before the first step.
+    """
+    group, stop, problem = group or Group(), stop or StopSignal(), data.problem
+    settings = settings.with_batch_size(problem.series_count)
+    check_batch_size(settings, group)
+    network = make_network(settings, problem.num_variables, problem.length, len(problem.classes))
+    if earlier:
+        earlier.carry_over(network, problem)
+    if not group.is_first:
+        torch.manual_seed(settings.seed + group.rank)  # so that each process drops different cells
+    loop = Loop(
+        network.to(placement.device),
+        data.training.to(placement.device),
+        data.validation.to(placement.device) if data.validation else None,
+        class_weights(settings, problem).to(placement.device),
+        settings,
+        placement,
+        stop,
+        group,
+        checkpoints,
+        saves=any(group.gather("checkpoints", checkpoints is not None)),
+    )
+    best = loop.fit()
+    return Fit(network, best, loop.history, settings, loop.stopping)
+
+
+def check_batch_size(settings: Hyperparameters, group: Group) -> None:
+    """Raise `UserError` if a batch cannot give each process of the group at least one series."""
+    smallest = max(1, settings.batch_size >> settings.fine_tune_rounds)
+    if smallest < group.size:
+        in_last_round = f" (in the last fine-tuning round of {smallest})" if settings.fine_tune_rounds else ""
+        raise UserError(
+            f"batch-size={settings.batch_size} is too small for {group.size} processes, which share each batch"
+            f"{in_last_round}. Set batch-size to at least {group.size << settings.fine_tune_rounds}."
+        )
+
+
+def class_weights(settings: Hyperparameters, problem: Problem) -> Tensor:
+    """Weights of the classes in the loss, float32 `[C]`; or, for independent classes, of 0 and 1, `[C, 2]`.
+
+    Balanced weights are those of scikit-learn: inversely proportional to the frequency of the class in the training
+    data.
+    """
+    counts = np.array(problem.class_counts, dtype=np.float64)
+    if problem.independent:
+        counts = np.stack([problem.series_count - counts, counts], axis=1)
+    if settings.class_weight == "none":
+        return torch.ones(counts.shape)
+    return torch.from_numpy(_balance(counts, problem.series_count)).float()
+
+
+def _balance(counts: NDArray[np.float64], total: int) -> NDArray[np.float64]:
+    """Weights along the last axis; 1 for a class without series."""
+    present = counts > 0
+    classes = present.sum(axis=-1, keepdims=True)
+    return np.where(present, total / (classes * np.maximum(counts, 1)), 1.0)

@@ -1,0 +1,1 @@
+"""The networks: LSTM-FCN and its family."""
