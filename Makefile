@@ -3,14 +3,14 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: install demo test lint samples notebooks pictures bench-train bench-large bench-serve bench-predictions bench-accuracy soak fuzz clean
+.PHONY: install demo test test-fast coverage lint build lock lowest samples notebooks pictures bench-train bench-large bench-serve bench-predictions bench-accuracy soak fuzz clean
 
 install: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml $(wildcard requirements/*.txt)
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet -r requirements/torch.txt -r requirements/train.txt -r requirements/serve.txt \
-		-r requirements/engine.txt -r requirements/client.txt -r requirements/dev.txt
+	$(BIN)/pip install --quiet --no-deps -r requirements/dev.txt -r requirements/engine.txt
+	$(BIN)/pip install --quiet -r requirements/torch.txt
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
@@ -18,14 +18,49 @@ $(INSTALLED): pyproject.toml $(wildcard requirements/*.txt)
 demo: install
 	$(BIN)/python -m data.demo demo
 
+# All checks and all tests, on as many processes as the machine has cores.
 test: lint
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --dist loadgroup
+
+# The checks, the unit tests, one training and one request, in under two minutes.
+test-fast: lint
+	$(BIN)/pytest -n auto --dist loadgroup tests/unit tests/contract -m "quick"
+
+# Line and branch coverage of all tests but those of the images, programs that they start included.
+coverage: install
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -n auto --dist loadgroup -m "not images and not packaging"
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report --skip-covered
 
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Build the wheel and the source distribution into build/dist.
+build: install
+	$(BIN)/python -m build --no-isolation --outdir build/dist
+
+# Update the pins in requirements/ to the newest versions that pyproject.toml allows, with the hashes of their files.
+# The version of torch is changed by hand; requirements/torch.txt says why.
+COMPILE := $(BIN)/uv pip compile --quiet --upgrade --python-version 3.11 --generate-hashes --no-annotate \
+	--no-emit-index-url --custom-compile-command "make lock"
+PINS := $(COMPILE) pyproject.toml --python-platform linux --constraints requirements/torch.txt \
+	--excludes requirements/excluded.txt --no-emit-package torch --no-emit-package onnxruntime
+lock: install
+	$(PINS) --extra development --output-file requirements/dev.txt
+	$(PINS) --extra train --constraints requirements/dev.txt --output-file requirements/train.txt
+	$(PINS) --extra serve --constraints requirements/dev.txt --output-file requirements/serve.txt
+	$(COMPILE) requirements/engine.in --universal --no-deps --output-file requirements/engine.txt
+	echo "atheris" | $(COMPILE) - --no-deps --output-file requirements/fuzz.txt
+	echo "sagemaker[local]<3" | $(COMPILE) - --python-platform linux --output-file requirements/sdk-v2.txt
+	echo "sagemaker>=3" | $(COMPILE) - --python-platform linux --output-file requirements/sdk-v3.txt
+
+# Install the lowest versions that pyproject.toml declares; train, predict and tune with them.
+lowest: install
+	$(BIN)/pytest tests/packaging/test_lowest.py
 
 # Make everything in data/ anew: the sample series, and the predictions by running both ways.
 samples: install
@@ -97,4 +132,4 @@ fuzz: install
 	for target in codec decode http; do $(BIN)/python -m tests.fuzz $$target -max_total_time=60 || exit 1; done
 
 clean:
-	rm -rf .venv build demo notebooks/build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv build demo notebooks/build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage

@@ -24,7 +24,7 @@ COMMANDS = {
         "Train, tune, deploy and predict on Amazon SageMaker.",
     ),
 }
-EXTRAS = {"tune": "tuning", "sagemaker": "sagemaker"}  # of the package, where a command needs more than the usual
+EXTRAS = {"tune": "tune", "benchmark": "benchmark", "sagemaker": "sagemaker"}  # the default is "train,serve"
 
 
 class Commands(click.Group):
@@ -40,7 +40,7 @@ class Commands(click.Group):
         try:
             command: click.Command = getattr(importlib.import_module(module), attribute)
         except ModuleNotFoundError as error:
-            extra = EXTRAS.get(cmd_name, "training,serving")
+            extra = EXTRAS.get(cmd_name, "train,serve")
             raise UserError(
                 f"{cmd_name} needs the package {error.name}, which is not installed: pip install 'lstm-fcn[{extra}]'."
             ) from error

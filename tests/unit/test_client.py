@@ -59,7 +59,7 @@ def test_a_package_that_is_not_installed_is_named(
 ) -> None:
     monkeypatch.setitem(COMMANDS, "tune", ("no_such_package.module:tune", "text"))
     assert main(["tune"]) == 2
-    expected = "tune needs the package no_such_package, which is not installed: pip install 'lstm-fcn[tuning]'."
+    expected = "tune needs the package no_such_package, which is not installed: pip install 'lstm-fcn[tune]'."
     assert expected in capsys.readouterr().err
 
 
