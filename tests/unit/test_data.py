@@ -1,4 +1,3 @@
-import dataclasses
 import gzip
 import logging
 import os
@@ -6,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -21,12 +20,14 @@ from lstm_fcn.container.csv_reader import read_series
 from lstm_fcn.container.errors import UserError
 from lstm_fcn.container.hyperparameters import parse_hyperparameters
 from lstm_fcn.container.preprocess import Preprocessing
-from lstm_fcn.container.problem import Scaling
-from lstm_fcn.training.data import loading as data_module
+from lstm_fcn.container.problem import Problem, Scaling
 from lstm_fcn.training.data import reading, store
+from lstm_fcn.training.data import scaling as scaling_module
 from lstm_fcn.training.data.datasets import Data, Dataset
 from lstm_fcn.training.data.labels import sort_classes
-from lstm_fcn.training.data.loading import Moments, hold_out, load
+from lstm_fcn.training.data.loading import load
+from lstm_fcn.training.data.scaling import Moments
+from lstm_fcn.training.data.splits import draw_validation_rows
 from lstm_fcn.training.distributed import Group
 from lstm_fcn.training.network.model import Scaler
 from tests.unit.groups import run_together
@@ -87,15 +88,20 @@ def labels(dataset: Dataset | None) -> list[Any]:
     return found
 
 
-def earlier_model(length: int, method: str = "dataset", classes: tuple[str, ...] = ("a", "b")) -> Metadata:
-    return Metadata(
-        classes=list(classes),
+def earlier_model(
+    length: int,
+    method: Literal["dataset", "none"] = "dataset",
+    classes: tuple[str, ...] = ("a", "b"),
+    variables: int = 1,
+) -> Metadata:
+    problem = Problem(
+        task="binary",
+        classes=classes,
         length=length,
-        scaling=Scaling.model_validate({"method": method, "mean": 100.0, "std": 50.0}),
-        hyperparameters={},
-        metrics={},
-        versions={},
+        num_variables=variables,
+        scaling=Scaling(method=method, mean=(100.0,) * variables, std=(50.0,) * variables),
     )
+    return Metadata(problem=problem, hyperparameters={}, metrics={}, versions={})
 
 
 def random_rows(count: int, length: int = 4, classes: str = "abc", seed: int = 0) -> str:
@@ -124,10 +130,10 @@ def write_headed(series: NDArray[np.float64]) -> str:
 
 def test_rows_of_all_files_in_order(tmp_path: Path) -> None:
     data = read(tmp_path, "b,1,2\na,3,4", "a,5,6\n", scaling="none")
-    assert data.problem.classes == ["a", "b"]
+    assert data.problem.classes == ("a", "b")
     assert labels(data.training) == [1, 0, 0]
     assert data.training.series.tolist() == [[[1, 2]], [[3, 4]], [[5, 6]]]
-    assert (data.problem.class_counts.tolist(), data.problem.count) == ([2, 1], 3)
+    assert (data.problem.class_counts, data.problem.series_count) == ([2, 1], 3)
     assert data.validation is None
 
 
@@ -146,31 +152,31 @@ def test_classes_are_ordered_as_numbers_where_they_are_numbers() -> None:
 @pytest.mark.parametrize(
     ("training", "validation", "message"),
     [
-        ("a,1,2\na,3,4\n", None, r"one class only \('a', 2 rows\); at least two are needed"),
+        ("a,1,2\na,3,4\n", None, r"only one class \('a', 2 rows\); at least two are needed"),
         (
             "a,1,2\nb,3,4\n",
             "c,1,2\nb,1,2\n",
-            r"1\.csv, row 1, column 1: the training data has no label 'c'; it has 'a', 'b'\.",
+            r"1\.csv, row 1, column 1: the label 'c' is not in the training data, whose labels are 'a', 'b'\.",
         ),
         (
             "1,1,2\n2,3,4\n",
             "1.0,1,2\n",
-            r"row 1, column 1: the training data has no label '1\.0'.*compared as text, exactly as written",
+            r"row 1, column 1: the label '1\.0' is not in the training data.*compared as text, exactly as written",
         ),
         (
             "a,1,2\nb,3,4\n",
             "a,1,2,3\n",
-            r"validation.1\.csv has series of 3 values, but the training data has series of 2; all must be",
+            r"validation.1\.csv has series of 3 values, but the training data has series of 2; all series must",
         ),
         (
             "a,1,2,3\nb,3,4,5\n",
             "1,2,3\n",
-            r"series of 2 values, but .* pad or resample\. Is the label missing from its first column\?",
+            r"series of 2 values, but .* to allow different lengths\. Is the label missing from its first column\?",
         ),
         (" \n", None, "Channel training has no data: its files hold blank lines only"),
         ("y,x1,x2\n", None, "Channel training has no data"),
         ("a,1,2\nb,3,4\n", "\n", "Channel validation has no data: its files hold blank lines only"),
-        ("a,1\nb,2\n", None, "The training series have one value each; at least two are needed"),
+        ("a,1\nb,2\n", None, "The training series have one value each; a series needs at least two"),
         (ONE_HOT, "y1,y2,y3,x1\n1,0,0,1\n", r"row 1 lacks column 'x2'; its header must name y1, y2, y3, \.\.\. x2"),
         (ONE_HOT, "1,0,0,1,2\n", r"row 1 must be the header \(y1,y2,y3,\.\.\.\)"),
         (ONE_HOT, ONE_HOT + "1,1,0,1,2\n", r"validation.1\.csv, row 6: exactly one of the columns 'y1', 'y2', 'y3' m"),
@@ -190,7 +196,7 @@ def test_a_first_column_that_does_not_look_like_labels_is_said(
 
 
 def test_files_of_different_length_are_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"2\.csv has series of 3 values, but .*1\.csv has series of 2; all must be"):
+    with pytest.raises(UserError, match=r"2\.csv has series of 3 values, but .*1\.csv has series of 2; all series"):
         read(tmp_path, "a,1,2\n", "b,1,2,3\n")
 
 
@@ -253,7 +259,7 @@ class TestVariables:
     def test_a_variable_far_from_where_it_starts_keeps_its_digits(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(data_module, "CHUNK_VALUES", 30)  # the first chunk does not know the others
+        monkeypatch.setattr(scaling_module, "CHUNK_VALUES", 30)  # the first chunk does not know the others
         series = self.SERIES.copy()
         series[20:] *= 5
         data = read(tmp_path, write(series), num_variables="3")
@@ -266,7 +272,7 @@ class TestVariables:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, policy: str, block_bytes: int
     ) -> None:
         monkeypatch.setattr(csv_blocks, "BLOCK_BYTES", block_bytes)
-        monkeypatch.setattr(data_module, "PASS_VALUES", 10)
+        monkeypatch.setattr(scaling_module, "PASS_VALUES", 10)
         text = "a,1,3,7,4\nb,5,6\n" * 3 + "a,1,2,3,9,8,7\nb,5,6,,1,1,\n"
         settings: dict[str, Any] = {"num_variables": "2", "length_policy": policy, "scaling": "none"}
         data = read(tmp_path, text, validation="a,1,2\nb,1,3,5,7\n", **settings)
@@ -289,13 +295,13 @@ class TestVariables:
     def test_not_a_bit_depends_on_files_blocks_and_memory(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memory_limit: int, policy: str
     ) -> None:
-        monkeypatch.setattr(data_module, "CHUNK_VALUES", 60)
+        monkeypatch.setattr(scaling_module, "CHUNK_VALUES", 60)
         text = write(self.SERIES) + ("a,1,2,3\n" if policy == "pad" else "")
         lines = text.splitlines(keepends=True)
         settings: dict[str, Any] = {"num_variables": "3", "length_policy": policy}
         whole = read(tmp_path / "1", text, validation=text, **settings)
         monkeypatch.setattr(csv_blocks, "BLOCK_BYTES", 100)
-        monkeypatch.setattr(data_module, "PASS_VALUES", 50)
+        monkeypatch.setattr(scaling_module, "PASS_VALUES", 50)
         monkeypatch.setattr(store, "MEMORY_LIMIT", memory_limit)
         parts = ["".join(lines[:7]), lines[7], "".join(lines[8:])]
         divided = read(tmp_path / "2", *parts, validation=text, **settings)
@@ -347,18 +353,16 @@ class TestVariables:
         self, tmp_path: Path, earlier: tuple[int, int], kept: bool
     ) -> None:
         variables, length = earlier
-        scaling = Scaling(method="dataset", mean=(1.0,) * variables, std=(2.0,) * variables)
-        update = {"num_variables": variables, "scaling": scaling}
-        model = earlier_model(length, classes=("a", "b", "c")).model_copy(update=update)
+        model = earlier_model(length, classes=("a", "b", "c"), variables=variables)
         data = read(tmp_path, write(self.SERIES), num_variables="3", earlier=model)
-        assert (data.problem.scaling == scaling) is kept
+        assert (data.problem.scaling == model.problem.scaling) is kept
 
     @pytest.mark.parametrize(
         ("texts", "validation", "settings", "message"),
         [
             (["a,1,2,3\n"], None, {"num_variables": "2"}, r"1\.csv, row 1 has 3 values, which cannot be divided among"),
             (["a,1,2,3,4\n", "a,1,2\n"], None, {"num_variables": "2"}, r"2\.csv has series of 1 values, but .*1\.csv"),
-            (["a,1,2\nb,3,4\n"], None, {"num_variables": "2"}, "The training series have one value each; at least two"),
+            (["a,1,2\nb,3,4\n"], None, {"num_variables": "2"}, "The training series have one value each; a series"),
             (
                 [write_headed(SERIES)],
                 None,
@@ -443,19 +447,27 @@ class TestTasks:
         ("text", "wanted", "message"),
         [
             ("a,1,2\nb,3,4\nc,5,6\n", "binary", "task=binary needs two classes, .* has 3: 'a', 'b', 'c'"),
-            ("a,1,2\nb,3,4\n", "multilabel", "task=multilabel needs a header: a column of 0 and 1 for each target"),
+            (
+                "a,1,2\nb,3,4\n",
+                "multilabel",
+                "task=multilabel needs a header and target columns",
+            ),
             (ONE_HOT, "binary", "task=binary needs one or two target columns, but there are 3: 'y1', 'y2', 'y3'"),
             (SEVERAL, "binary", "task=binary needs one or two target columns, but there are 3"),
-            (SEVERAL, "multiclass", r"1\.csv, row 6: exactly one of the columns .* as task=multiclass has one class"),
+            (
+                SEVERAL,
+                "multiclass",
+                r"1\.csv, row 6: exactly one of the columns .* because task=multiclass",
+            ),
             ("y1,y2,x1,x2\n0,1,1,2\n0,0,3,4\n", "binary", r"1\.csv, row 3: exactly one of the columns 'y1', 'y2' must"),
             (
                 "y,x1,x2\n0,1,2\n1,3,4\n",
                 "multiclass",
-                "task=multiclass needs a target column for each class, but there",
+                "task=multiclass needs a target column for each class, but y is the only",
             ),
-            ("y,x1,x2\n1,1,2\n1,3,4\n", "auto", "No target changes in the training data: each of 'y' is always the"),
-            ("y1,y2,x1,x2\n1,0,1,2\n1,0,3,4\n", "auto", r"one class only \('y1', 2 rows\)"),
-            ("y1,y2,x1,x2\n1,1,1,2\n1,1,3,4\n", "auto", "No target changes in the training data: each of 'y1', 'y2'"),
+            ("y,x1,x2\n1,1,2\n1,3,4\n", "auto", "The target columns 'y' are constant in the training data"),
+            ("y1,y2,x1,x2\n1,0,1,2\n1,0,3,4\n", "auto", r"only one class \('y1', 2 rows\)"),
+            ("y1,y2,x1,x2\n1,1,1,2\n1,1,3,4\n", "auto", "The target columns 'y1', 'y2' are constant"),
         ],
     )
     def test_data_that_does_not_fit_the_task(self, tmp_path: Path, text: str, wanted: str, message: str) -> None:
@@ -464,23 +476,23 @@ class TestTasks:
 
     def test_one_class_a_row_is_a_number_each(self, tmp_path: Path) -> None:
         data = read(tmp_path, ONE_HOT, scaling="none")
-        assert data.problem.classes == ["y1", "y2", "y3"]
+        assert data.problem.classes == ("y1", "y2", "y3")
         assert data.problem.columns == Columns(("y1", "y2", "y3"), ("x1", "x2"))
         assert data.training.labels.dtype == torch.int64
         assert labels(data.training) == [2, 0, 1, 0]
-        assert data.problem.class_counts.tolist() == [2, 1, 1]
+        assert data.problem.class_counts == (2, 1, 1)
 
     def test_several_classes_a_row_are_a_target_each(self, tmp_path: Path) -> None:
         data = read(tmp_path, SEVERAL)
         assert data.training.labels.dtype == torch.float32
         assert labels(data.training)[-2:] == [[1, 1, 0], [0, 0, 0]]
-        assert data.problem.class_counts.tolist() == [3, 2, 1]
+        assert data.problem.class_counts == (3, 2, 1)
 
     def test_classes_are_in_the_order_of_the_first_header(self, tmp_path: Path) -> None:
         text = "x2,y10,y2,x1\n1,0,1,2\n3,1,0,4\n"
         data = read(tmp_path, text, "y2,y10,x1,x2\n0,1,6,5\n", validation="x1,x2,y10,y2\n8,7,0,1\n", scaling="none")
         assert data.problem.columns == Columns(("y10", "y2"), ("x2", "x1"))
-        assert data.problem.classes == ["y10", "y2"]
+        assert data.problem.classes == ("y10", "y2")
         assert labels(data.training) == [1, 0, 0]
         assert values(data.training) == [[1, 2], [3, 4], [5, 6]]
         assert (labels(data.validation), values(data.validation)) == ([1], [[7, 8]])
@@ -495,7 +507,7 @@ class TestTasks:
         self, tmp_path: Path, text: str, caplog: pytest.LogCaptureFixture
     ) -> None:
         read(tmp_path, text)
-        assert "WARNING: 'y3' cannot be learned: always the same in the training data" in caplog.messages
+        assert "WARNING: 'y3' cannot be learned: constant in the training data" in caplog.messages
 
     def test_validation_data_of_several_classes_a_row(self, tmp_path: Path) -> None:
         data = read(tmp_path, ONE_HOT, validation=SEVERAL, task="multilabel")
@@ -536,7 +548,7 @@ class TestLengths:
         assert values(data.training) == data.sample[:, 0].tolist() == expected
 
     def test_all_is_worked_on_in_parts(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(data_module, "PASS_VALUES", 5)
+        monkeypatch.setattr(scaling_module, "PASS_VALUES", 5)
         data = read(tmp_path, "a,1,3\nb,4\n" * 5 + "a,1,2,3\n", length_policy="pad", scaling="none")
         assert values(data.training) == [[1, 3, 3], [4, 4, 4]] * 5 + [[1, 2, 3]]
 
@@ -640,7 +652,7 @@ class TestScaling:
         self, tmp_path: Path, earlier: Metadata, kept: bool
     ) -> None:
         data = read(tmp_path, "a,100,150\nb,50,0\n", earlier=earlier)
-        assert (data.problem.scaling == earlier.scaling) is kept
+        assert (data.problem.scaling == earlier.problem.scaling) is kept
         if kept:
             np.testing.assert_allclose(values(data.training), [[0, 1], [-1, -2]], atol=1e-6)
 
@@ -655,7 +667,7 @@ class TestScaling:
 
 
 def test_the_sample_is_of_raw_series_and_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data_module, "SAMPLE_ROWS", 3)
+    monkeypatch.setattr(scaling_module, "SAMPLE_ROWS", 3)
     monkeypatch.setattr(csv_blocks, "BLOCK_BYTES", 16)
     data = read(tmp_path, "a,1,2\nb,3,4\n" * 5)
     assert data.sample.tolist() == [[[1, 2]], [[3, 4]], [[1, 2]]]
@@ -717,7 +729,7 @@ class TestCompressed:
 
     def test_they_are_unpacked(self, tmp_path: Path) -> None:
         data = read(tmp_path, gzip.compress(self.TEXT.encode()), self.TEXT)
-        assert data.problem.count == 6000
+        assert data.problem.series_count == 6000
         assert values(data.training)[:3000] == values(data.training)[3000:]
 
     def test_a_file_may_be_of_several_parts(self, tmp_path: Path) -> None:
@@ -786,7 +798,7 @@ class TestPipe:
         assert values(self.read(pipe, *chunks, pause=0.005).training) == [[1, 2], [3, 4]]
 
     def test_one_that_is_larger_than_the_system_buffers(self, pipe: Path) -> None:
-        assert self.read(pipe, random_rows(5000).encode()).problem.count == 5000
+        assert self.read(pipe, random_rows(5000).encode()).problem.series_count == 5000
 
     def test_one_without_content_is_refused(self, pipe: Path) -> None:
         with pytest.raises(UserError, match=r"Channel training has no data: .*training_0"):
@@ -804,68 +816,46 @@ class TestPipe:
             load_channels({"training": Source("training", pipe.parent, pipe=pipe)})
 
 
-class TestHoldOut:
-    """Validation data drawn from the training data."""
+class TestHeldOutRows:
+    """Rows that `validation-fraction` holds out have no influence on what the training set is measured for."""
 
-    @staticmethod
-    def make(classes: NDArray[np.generic]) -> Dataset:
-        rows = torch.arange(len(classes), dtype=torch.float32)
-        return Dataset(rows.view(-1, 1, 1).repeat(1, 1, 2), torch.from_numpy(classes))
-
-    def test_each_class_gives_its_share(self) -> None:
-        training, validation = hold_out(self.make(np.repeat([0, 1, 2], [60, 30, 10])), 0.2, 0, Group())
-        assert np.bincount(np.array(labels(validation), dtype=int)).tolist() == [12, 6, 2]
-        assert np.bincount(np.array(labels(training), dtype=int)).tolist() == [48, 24, 8]
-
-    def test_each_combination_of_targets_gives_its_share(self) -> None:
-        targets = np.repeat(np.array([[0, 0], [1, 0], [1, 1]], dtype=np.float32), [20, 10, 10], axis=0)
-        _, validation = hold_out(self.make(targets), 0.2, 0, Group())
-        assert sorted(map(str, labels(validation))) == ["[0.0, 0.0]"] * 4 + ["[1.0, 0.0]"] * 2 + ["[1.0, 1.0]"] * 2
-
-    def test_no_series_is_lost_or_in_both(self) -> None:
-        training, validation = hold_out(self.make(np.arange(50) % 3), 0.3, 0, Group())
-        rows = [row for dataset in (training, validation) for row, _ in values(dataset)]
-        assert len(validation) == 15
-        assert sorted(rows) == list(range(50))
-
-    def test_the_seed_decides(self) -> None:
-        first, same, other = (
-            values(hold_out(self.make(np.arange(50) % 3), 0.3, seed, Group())[1]) for seed in (1, 1, 2)
-        )
-        assert first == same != other
-
-    @pytest.mark.parametrize("fraction", [0.2, 0.5, 0.9])
-    @pytest.mark.parametrize("counts", [[9, 1], [2, 1, 1], [8, 1, 1], [2, 2, 1]])
-    def test_a_class_of_one_series_is_trained_on(self, counts: list[int], fraction: float) -> None:
-        classes = np.repeat(np.arange(len(counts)), counts)
-        training, validation = hold_out(self.make(classes), fraction, 0, Group())
-        single = {k for k, count in enumerate(counts) if count == 1}
-        assert not single & set(labels(validation))
-        assert len(validation) > 0
-        assert len(training) + len(validation) == len(classes)
-
-    def test_fewer_series_than_classes_are_drawn_from_all(self, caplog: pytest.LogCaptureFixture) -> None:
-        _, validation = hold_out(self.make(np.repeat(np.arange(10), 4)), 0.1, 0, Group())
-        assert len(validation) == 4
-        assert "WARNING: 4 series cannot hold some of each of 10 classes; drawn from all" in caplog.messages
-
-    @pytest.mark.parametrize(("classes", "fraction"), [([0, 0, 1, 1], 0.1), ([0, 1, 2], 0.5)])
-    def test_less_than_one_series_is_refused(self, classes: list[int], fraction: float) -> None:
-        with pytest.raises(UserError, match=f"validation-fraction={fraction} of {len(classes)} series is less than"):
-            hold_out(self.make(np.array(classes)), fraction, 0, Group())
-
-    def test_it_is_the_hyperparameter(self, tmp_path: Path) -> None:
+    def test_the_hyperparameter_is_the_share(self, tmp_path: Path) -> None:
         data = read(tmp_path, random_rows(30), validation_fraction="0.2")
         assert (len(data.training), len(values(data.validation))) == (24, 6)
 
-    def test_beside_a_validation_channel_it_is_refused(self, tmp_path: Path) -> None:
-        with pytest.raises(UserError, match="There is a channel validation; validation-fraction must be 0 with it"):
+    def test_a_validation_channel_excludes_it(self, tmp_path: Path) -> None:
+        with pytest.raises(UserError, match="validation-fraction must be 0 if the job has a validation channel"):
             read(tmp_path, "a,1,2\nb,3,4\n", validation="a,1,2\n", validation_fraction="0.2")
 
-    def test_a_mapped_set_keeps_its_series_in_the_file(self) -> None:
-        dataset = self.make(np.arange(20) % 2)
-        training, _ = hold_out(dataset, 0.2, 0, Group())
-        assert training.series is dataset.series
+    @pytest.mark.parametrize("size", [1, 2])
+    @pytest.mark.parametrize("policy", ["error", "pad"])
+    def test_they_influence_neither_scaling_nor_class_counts(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, policy: str
+    ) -> None:
+        monkeypatch.setattr(scaling_module, "PASS_VALUES", 10)
+        rng = np.random.default_rng(0)
+        raw = rng.normal(size=(30, 4)) + 1e6
+        held_out = np.zeros(30, dtype=bool)
+        for rank in range(size):
+            codes = np.array([k % 3 for k in range(rank, 30, size)])
+            held_out[rank::size] = draw_validation_rows(codes, 0.3, 0, Group())
+        raw[held_out] *= 1e9
+        channels = {"training": channel(tmp_path, write(raw))}
+        settings: dict[str, Any] = {"validation_fraction": "0.3", "length_policy": policy}
+        for rank, data in enumerate(run_together(size, lambda group: load_channels(channels, group, **settings))):
+            assert data.problem.scaling.mean == pytest.approx((raw[~held_out].mean(),), rel=1e-12)
+            assert data.problem.scaling.std == pytest.approx((raw[~held_out].std(),), rel=1e-8)
+            assert data.problem.class_counts == tuple(np.bincount(np.arange(30)[~held_out] % 3).tolist())
+            assert data.problem.series_count == 30 - held_out.sum()
+            scaler = Scaler(data.problem.scaling)
+            for dataset, chosen in ((data.training, ~held_out), (data.validation, held_out)):
+                mine = np.flatnonzero(chosen & (np.arange(30) % size == rank))
+                expected = scaler(torch.from_numpy(raw[mine])[:, None]).numpy()
+                np.testing.assert_array_equal(all_values(dataset), expected)
+
+    def test_the_scaling_of_an_earlier_model_is_kept(self, tmp_path: Path) -> None:
+        data = read(tmp_path, random_rows(20, 2, "ab"), validation_fraction="0.5", earlier=earlier_model(2))
+        assert data.problem.scaling == earlier_model(2).problem.scaling
 
 
 def test_a_batch_is_of_the_rows_of_the_set() -> None:
@@ -905,13 +895,7 @@ class TestGroups:
         alone = load_channels(channels, length_policy=policy)
         together = self.load_together(size, lambda _: channels, length_policy=policy)
         for rank, data in enumerate(together):
-            assert (
-                dataclasses.replace(
-                    data.problem, class_counts=alone.problem.class_counts, scaling=alone.problem.scaling
-                )
-                == alone.problem
-            )
-            assert data.problem.class_counts.tolist() == alone.problem.class_counts.tolist()
+            assert data.problem.model_copy(update={"scaling": alone.problem.scaling}) == alone.problem
             assert data.problem.scaling.mean == pytest.approx(alone.problem.scaling.mean, abs=1e-12)
             assert data.problem.scaling.std == pytest.approx(alone.problem.scaling.std)
             np.testing.assert_allclose(values(data.training), values(alone.training)[rank::size], atol=1e-6)
@@ -926,8 +910,8 @@ class TestGroups:
             2, lambda rank: {"training": channel(tmp_path / str(rank), texts[rank], sharded=True)}
         )
         for data in found:
-            assert data.problem.classes == ["a", "b", "c"]
-            assert (data.problem.class_counts.tolist(), data.problem.count) == ([1, 2, 1], 4)
+            assert data.problem.classes == ("a", "b", "c")
+            assert (data.problem.class_counts, data.problem.series_count) == ((1, 2, 1), 4)
             assert data.problem.scaling.mean == (4.5,)
         assert [labels(data.training) for data in found] == [[1, 2], [0, 1]]
 
@@ -993,7 +977,7 @@ class TestGroups:
 
         found = self.load_together(2, sources)
         nothing, all_of_it = found[empty], found[1 - empty]
-        assert (len(nothing.training), len(all_of_it.training)) == (0, all_of_it.problem.count)
+        assert (len(nothing.training), len(all_of_it.training)) == (0, all_of_it.problem.series_count)
         assert nothing.problem.classes == all_of_it.problem.classes
         assert nothing.training.series.shape == (0, 1, 2)
         assert nothing.training.labels.shape[1:] == all_of_it.training.labels.shape[1:]
@@ -1014,11 +998,15 @@ class TestGroups:
         ("texts", "settings", "message"),
         [
             (["a,1,2\nb,1,2\n", "a,1,2,3\n"], {}, "One machine has series of 2 values, another has series of 3; all"),
-            (["y1,x1,x2\n0,1,2\n", "y2,x1,x2\n1,1,2\n"], {}, "The training files of the job's machines have different"),
-            (["a,1,2\n", "y2,x1,x2\n1,1,2\n"], {}, "The training files of the job's machines have different headers"),
+            (
+                ["y1,x1,x2\n0,1,2\n", "y2,x1,x2\n1,1,2\n"],
+                {},
+                "The headers of the training files differ",
+            ),
+            (["a,1,2\n", "y2,x1,x2\n1,1,2\n"], {}, "The headers of the training files differ"),
             (["\n", "\n"], {}, "Channel training has no data"),
             ([ONE_HOT, SEVERAL], {"task": "multiclass"}, "row 6: exactly one of the columns"),
-            (["a,1,2\n", "a,1,2\n"], {}, r"one class only \('a', 2 rows\)"),
+            (["a,1,2\n", "a,1,2\n"], {}, r"only one class \('a', 2 rows\)"),
         ],
     )
     def test_what_the_machines_do_not_agree_on(
@@ -1048,7 +1036,7 @@ class TestGroups:
 def test_not_a_bit_depends_on_how_files_and_blocks_divide_the_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(data_module, "CHUNK_VALUES", 40)
+    monkeypatch.setattr(scaling_module, "CHUNK_VALUES", 40)
     text = random_rows(50)
     lines = text.splitlines(keepends=True)
     whole = read(tmp_path, text)
