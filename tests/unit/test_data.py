@@ -133,7 +133,7 @@ def test_rows_of_all_files_in_order(tmp_path: Path) -> None:
     assert data.problem.classes == ("a", "b")
     assert labels(data.training) == [1, 0, 0]
     assert data.training.series.tolist() == [[[1, 2]], [[3, 4]], [[5, 6]]]
-    assert (data.problem.class_counts, data.problem.series_count) == ([2, 1], 3)
+    assert (data.problem.class_counts, data.problem.series_count) == ((2, 1), 3)
     assert data.validation is None
 
 
