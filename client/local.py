@@ -195,7 +195,7 @@ def transform(arguments: Sequence[str]) -> int:
 @click.option("--json", "as_json", is_flag=True, help="for programs")
 def evaluate(model: Path, data: Path, as_json: bool) -> None:
     """Measure the model in the folder MODEL on the labelled series of the CSV file DATA."""
-    from lstm_fcn.training.visualize import read_subject
+    from lstm_fcn.training.output.visualize import read_subject
 
     evaluation = read_subject(model, data).evaluation
     right = evaluation.predictions == evaluation.truth
@@ -234,7 +234,7 @@ def visualize(
     model: Path, data: Path, pictures: Path, rows: tuple[int, ...], class_name: str, one_per_class: bool
 ) -> None:
     """Draw what the model in the folder MODEL makes of the labelled series of the CSV file DATA, into PICTURES."""
-    from lstm_fcn.training.visualize import draw_model
+    from lstm_fcn.training.output.visualize import draw_model
 
     for name in draw_model(model, data, pictures, rows, class_name, one_per_class):
         click.echo(pictures / f"{name}.png")

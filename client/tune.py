@@ -18,7 +18,7 @@ from lstm_fcn.client.study import PRESETS, TrialResult, TuningResult, describe_r
 from lstm_fcn.container.errors import UserError
 from lstm_fcn.container.files import check_writable, write_atomically
 from lstm_fcn.container.metrics import METRICS
-from lstm_fcn.training.pictures import BLUE, DARK, GREY, VERMILION, house_style, save
+from lstm_fcn.training.output.style import BLUE, DARK, GREY, VERMILION, house_style, save
 
 EXISTING = click.Path(exists=True, path_type=Path)
 STUDY_FILE = "study.db"

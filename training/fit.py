@@ -79,7 +79,7 @@ def fit(
     loop = Loop(
         network.to(placement.device),
         data.training.to(placement.device),
-        data.validation.to(placement.device) if data.validation else None,
+        data.validation.to(placement.device) if data.validation is not None else None,
         class_weights(settings, problem).to(placement.device),
         settings,
         placement,

@@ -60,8 +60,9 @@ def run(optml: OptML, stop: StopSignal, group: Group) -> None:
     trained = fit(data, settings, placement, group=group, stop=stop, checkpoints=checkpoints, earlier=earlier)
     if group.is_first:
         _save(optml, data, trained)
-        if not trained.stopped:  # the platform leaves little time after a stop
-            _report(optml, data, trained)
+    if not trained.stopped:  # the platform leaves little time after a stop
+        _report(optml, data, trained, group)
+    if group.is_first:
         logger.info("saved: %s, %s", trained.best.place, metric_text(trained.best.metrics))
         if checkpoints and not trained.stopped:
             checkpoints.remove_all()
@@ -94,14 +95,20 @@ def thin_out(history: list[dict[str, float]], best: BestEpoch) -> list[dict[str,
     ]
 
 
-def _report(optml: OptML, data: Data, trained: Fit) -> None:
-    """Write the report; if that fails, the job still succeeds, because it has a model."""
-    # Imported here because matplotlib is slow to import and not every job gets this far.
-    from lstm_fcn.training.report import write_report
-    from lstm_fcn.training.summary import make_report
+def _report(optml: OptML, data: Data, trained: Fit, group: Group) -> None:
+    """Write the report; if that fails, the job still succeeds, because it has a model.
 
+    Every process calls this, because the report covers the data of all of them; the first one writes.
+    """
+    # Imported here because matplotlib is slow to import and not every job gets this far.
+    from lstm_fcn.training.output.report import write_report
+    from lstm_fcn.training.output.summary import make_report
+
+    network = trained.network.cpu()
+    report = make_report(trained.settings, data, network, trained.best, trained.history, versions(), group)
+    if not group.is_first:
+        return
     try:
-        report = make_report(trained.settings, data, trained.network, trained.best, trained.history, versions())
         write_report(optml.output_data, report)
     except UserError as error:
         logger.warning("WARNING: no report was written: %s", error)

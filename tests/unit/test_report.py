@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 from lstm_fcn.container.errors import UserError
-from lstm_fcn.training import pictures
-from lstm_fcn.training.pictures import Example
-from lstm_fcn.training.report import Evaluation, Report, curves_csv, metrics_json, page, write_report
+from lstm_fcn.training.output import explanations, style
+from lstm_fcn.training.output.evaluation import Evaluation
+from lstm_fcn.training.output.explanations import Example
+from lstm_fcn.training.output.report import Report, curves_csv, metrics_json, page, write_report
 
 RNG = np.random.default_rng(0)
 VOID = {"br", "meta"}
@@ -58,7 +59,7 @@ def report(**changes: Any) -> Report:
         "evaluation": evaluation(),
         "metrics": {"train_loss": 0.1, "train_accuracy": 0.95, "valid_loss": 0.25, "valid_accuracy": 5 / 6},
         "history": history(3),
-        "kept": (2, 0),
+        "best_epoch": (2, 0),
         "configuration": {"epochs": "3", "lr": "0.001"},
         "defaults": {"epochs": "2000", "lr": "0.001"},
         "data": {"task": "multiclass", "length": "12"},
@@ -173,26 +174,29 @@ def test_the_result_comes_first() -> None:
 
 
 def test_without_validation_data_the_page_warns() -> None:
-    found = Page(page(report(evaluation=evaluation(part="training"), kept=(2, 1))))
+    found = Page(page(report(evaluation=evaluation(part="training"), best_epoch=(2, 1))))
     assert found.texts["dd"][0] == "0.950"
-    assert "There was no validation data" in found.text
+    assert "There is no validation data." in found.text
     assert "epoch 2 of fine-tuning round 1" in found.text
 
 
 def test_a_sample_is_called_one() -> None:
-    assert "a sample of 6 of these rows" in Page(page(report(evaluation=evaluation(rows=1000)))).text
+    assert (
+        "Per-class results are computed on a sample of 6 rows."
+        in Page(page(report(evaluation=evaluation(rows=1000)))).text
+    )
 
 
 def test_examples_say_what_was_predicted_and_what_is_true() -> None:
     found = Page(page(report(examples=[example()], mistakes=[example(truth="down", row=None)])))
     assert "row 3: predicted up, probability 0.900" in found.text
     assert re.search(r"predicted up, probability 0\.900\s*true class down", found.text)
-    assert "class activation map" in found.text
+    assert "Class activation map:" in found.text
 
 
 def test_examples_may_be_missing_or_have_no_activation() -> None:
     found = Page(page(report(examples=[example(activation=None)])))
-    assert "class activation map" not in found.text
+    assert "Class activation map:" not in found.text
     assert "Most confident mistakes" not in found.texts["h2"]
 
 
@@ -203,7 +207,7 @@ def test_changed_hyperparameters_are_marked() -> None:
 
 def test_one_epoch_and_one_row() -> None:
     alone = evaluation(rows=1, truth=np.array([0]), probabilities=np.array([[0.9, 0.1, 0.0]]))
-    found = Page(page(report(evaluation=alone, history=history(1), kept=(1, 0))))
+    found = Page(page(report(evaluation=alone, history=history(1), best_epoch=(1, 0))))
     assert "nan" not in found.text.lower()
     assert "\N{EN DASH}" in found.text  # recall of classes without rows
 
@@ -227,7 +231,7 @@ def test_the_same_job_has_the_same_files(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_written_to_is_the_users_to_mend(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lstm_fcn.training.report.page", lambda _: "")
+    monkeypatch.setattr("lstm_fcn.training.output.report.page", lambda _: "")
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(UserError, match=r"metrics\.json cannot be written: "):
         write_report(tmp_path / "file", report())
@@ -236,7 +240,7 @@ def test_a_folder_that_cannot_be_written_to_is_the_users_to_mend(
 def test_metrics_for_programs() -> None:
     found = json.loads(metrics_json(report(metrics={"valid_accuracy": 5 / 6, "valid_loss": math.nan})))
     assert found["metrics"] == {"valid_accuracy": 5 / 6, "valid_loss": None}
-    assert found["kept"] == {"epoch": 2, "round": 0}
+    assert found["best_epoch"] == {"epoch": 2, "round": 0}
     assert found["evaluated_on"] == {"data": "validation", "rows": 6, "of": 6}
     assert found["confusion"] == [[3, 0, 0], [0, 2, 0], [0, 1, 0]]
     assert found["classes"] == [
@@ -280,8 +284,8 @@ def test_typical_rows_are_right_and_of_each_class_alike() -> None:
 def test_an_example_of_a_class() -> None:
     series, activation = np.zeros((1, 4)), np.ones(4)
     found = evaluation().example((5, 1), series, activation)
-    assert (found.predicted, found.probability, found.truth, found.row) == ("down", 0.9, "level", 6)
-    assert evaluation(rows=100, numbers=np.arange(11, 17)).example((5, 1), series, None).row == 16
+    assert (found.predicted, found.probability, found.truth, found.row) == ("down", 0.9, "level", None)
+    assert evaluation(rows=100, row_numbers=np.arange(11, 17)).example((5, 1), series, None).row == 16
     assert found.activation is activation
 
 
@@ -297,4 +301,4 @@ def test_an_example_of_an_absent_target_is_explained_by_what_speaks_against_it()
 def test_pictures_of_a_page_have_names_of_their_own() -> None:
     text = page(report(examples=[example(), example()]))
     assert set(re.findall(r'id="(\w+)-axes_1"', text)) == {"curve0", "confusion", "example0", "example1"}
-    assert pictures.svg(pictures.thumbnail(example(), 1.0)).count(b'id="axes_1"') == 1
+    assert style.svg(explanations.thumbnail(example(), 1.0)).count(b'id="axes_1"') == 1
