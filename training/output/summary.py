@@ -50,7 +50,9 @@ def make_report(
     if data.validation is not None:
         parts["validation"] = data.validation
     sizes = {name: group.gather(f"{name} rows for the report", len(part)) for name, part in parts.items()}
-    counts = {name: _count_classes(part, len(data.problem.classes), group) for name, part in parts.items()}
+    counts: dict[str, list[int]] = {
+        name: _count_classes(part, len(data.problem.classes), group) for name, part in parts.items()
+    }
     name = list(parts)[-1]
     evaluation, series = _evaluate(name, parts[name], sizes[name], data.problem, network, group)
     first_row = sum(group.gather("rows predicted for the report", len(series))[: group.rank])
