@@ -197,9 +197,9 @@ The best trials; of equal values, those of the lowest loss first:
 
 {best_table(result)}
 
-![{search.objective.name} of each trial](history.svg)
+![{search.objective.name} of each trial](history.png)
 
-![{search.objective.name} by each hyperparameter](hyperparameters.svg)
+![{search.objective.name} by each hyperparameter](hyperparameters.png)
 
 | searched | values |
 |---|---|

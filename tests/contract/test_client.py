@@ -74,9 +74,9 @@ def test_pictures_are_drawn(folder: Path) -> None:
     result = run("visualize", "model", "test.csv", "pictures", "--row", 3, "--class", "up", cwd=folder)
     assert result.code == 0, result.stderr
     names = {path.name for path in (folder / "pictures").iterdir()}
-    assert {"row-3.png", "row-3.svg", "filters-1.png", "curves.svg", "confusion.png"} <= names
+    assert names >= {"row-3.png", "filters-1.png", "curves.png", "confusion.png"}
     wrong = run("visualize", "model", "test.csv", "pictures", "--class", "sideways", cwd=folder)
-    assert (wrong.code, "has no class 'sideways'; it has 'down', 'up'" in wrong.stderr) == (2, True)
+    assert (wrong.code, "has no class 'sideways'; its classes are 'down', 'up'" in wrong.stderr) == (2, True)
 
 
 def test_the_model_is_served_with_its_page(folder: Path) -> None:
