@@ -148,7 +148,7 @@ def train_and_test(run: Run, folder: Path, probabilities: Path) -> Row:
     problem = load_description(folder)
     settings = run.settings(problem)
     group, started = Group(), time.perf_counter()
-    placement = choose_placement(settings.precision, group)
+    placement = choose_placement(settings.precision, group, settings.device)
     data = load({"training": _source("training", folder / TRAIN)}, settings, group)
     sizes = (data.problem.num_variables, data.problem.length, len(data.problem.classes))
     network = make_network(settings, *sizes).to(placement.device)

@@ -775,7 +775,7 @@ def _train(channels: dict[str, Source], settings: Hyperparameters, slot: int, re
         raise _UnreadableError(str(error)) from error
     if read_only:
         return {}
-    placement = choose_placement(settings.precision, group)
+    placement = choose_placement(settings.precision, group, settings.device)
     if placement.gpus > 1:  # a trial has one of them
         placement = replace(placement, device=torch.device("cuda", slot % placement.gpus), gpus=1)
         torch.cuda.set_device(placement.device)

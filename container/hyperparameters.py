@@ -222,6 +222,11 @@ class Hyperparameters(BaseModel):
     checkpoint_minutes: Number = Field(
         5.0, ge=0.0, le=1440.0, description="minutes from one checkpoint to the next; 0: by epochs only"
     )
+    device: Annotated[Literal["auto", "cpu", "gpu"], _Choice] = Field(
+        "auto",
+        description="where to train; auto: on the GPUs of the machine, on the CPU if it has none, and an error if torch "
+        "cannot use a GPU that is there",
+    )
     precision: Annotated[Literal["auto", "float32", "bfloat16"], _Choice] = Field(
         "auto",
         description="arithmetic of the training steps; auto: bfloat16 where the hardware has it. The model is float32",

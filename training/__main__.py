@@ -1,4 +1,4 @@
-"""`train`: the one place where an exception becomes a failure file and an exit code."""
+"""The program `train`: runs a training job and turns exceptions into the failure file and an exit code."""
 
 import contextlib
 import logging
@@ -29,13 +29,13 @@ NOTHING_TO_RESUME = "Interrupted before the first training step; nothing was sav
 
 
 def main() -> int:
-    """Run the training job that lies below the root folder; returns the process's exit code (T55)."""
+    """Run the training job in the root folder; return the exit code of the process (T55)."""
     if sys.argv[1:]:
         from lstm_fcn.container.hyperparameters import help_text
 
         print(f"{USAGE}\n{help_text()}")
         return 0 if sys.argv[1:] in (["--help"], ["-h"]) else UserError.exit_code
-    # Everything heavy is imported later: a signal must find its handler within the first second (T61).
+    # Everything heavy is imported later, so that signals are handled within the first second (T61).
     stop = StopSignal(resumable=os.environ.get(RESUMABLE) == "true")
     wait_passively()
     logging.basicConfig(stream=sys.stdout, format="%(message)s")
@@ -51,8 +51,8 @@ def main() -> int:
         return stop.exit_code
     except StopBeforeTraining:
         return program.stop_before_training()
-    except Exception as error:  # noqa: BLE001 - all that is left is our fault, and must still be reported
-        # A stop can surface as another error where it interrupted an import.
+    except Exception as error:  # noqa: BLE001 - an internal error must be reported, too
+        # A stop that interrupts an import can surface as another error.
         if stop.requested and not stop.training_started:
             return program.stop_before_training()
         traceback.print_exc()
@@ -65,7 +65,7 @@ def main() -> int:
 
 
 class Program:
-    """This process of a job: the only one, or one of several on several machines, or the one that starts those."""
+    """This process of a job: the only one, one of several on several machines, or the launcher of those."""
 
     def __init__(self, optml: OptML, stop: StopSignal) -> None:
         self.optml = optml
@@ -73,14 +73,14 @@ class Program:
         self.leave: Callable[[str | None], None] = lambda _: None
 
     def run(self) -> int:
-        """Train, or start the processes that do, and return their exit code."""
-        # What the user typed is checked before torch is imported, which takes seconds.
+        """Train, or start the processes that train, and return the exit code."""
+        # The configuration is checked before torch is imported, so that a typo is reported at once.
         from lstm_fcn.container.channels import find_channels
         from lstm_fcn.container.hyperparameters import parse_hyperparameters
 
-        parse_hyperparameters(self.optml.hyperparameters())
+        settings = parse_hyperparameters(self.optml.hyperparameters())
         resources = self.optml.resources()
-        if len(resources.hosts) == 1:  # of several, the others must learn why one of them fails
+        if len(resources.hosts) == 1:  # with several machines, the group reports a failure to the others
             find_channels(self.optml)
         from lstm_fcn.training.distributed import Group, is_worker, launch
 
@@ -88,7 +88,7 @@ class Program:
         if len(resources.hosts) > 1 and not is_worker():
             with contextlib.suppress(OSError):
                 self.optml.failure.unlink(missing_ok=True)
-            return launch(resources, reads_pipes(self.optml))
+            return launch(resources, one_process=settings.device == "cpu" or reads_pipes(self.optml))
         if is_worker():
             group = Group.join(resources, self._end_at_once)
             self.leave = group.leave
@@ -110,18 +110,18 @@ class Program:
         return self.stop.exit_code
 
     def fail(self, text: str, exit_code: int) -> int:
-        """Tell the platform and the log why; that the file cannot be written changes nothing else (T56)."""
+        """Write the cause to the failure file, as far as that is possible (T56), and to the log; return `exit_code`."""
         print(text, file=sys.stderr, flush=True)
         with contextlib.suppress(OSError):
             self.optml.failure.parent.mkdir(parents=True, exist_ok=True)
-            # Of several processes on one machine, the first one to fail knows the cause.
+            # Of several processes on one machine, the first to fail knows the cause; the others fail as a consequence.
             with self.optml.failure.open("x" if self._shares_machine() else "w", encoding="utf-8") as file:
                 file.write(text + "\n")
         self.leave(text)
         return exit_code
 
     def _end_at_once(self, loss: AlgorithmError) -> None:
-        """From another thread, while this process may wait for a machine that is gone."""
+        """End this process from another thread, because the main thread may be waiting for the lost machine."""
         code = self.fail(f"AlgorithmError: {loss}", AlgorithmError.exit_code)
         sys.stdout.flush()
         os._exit(code)
@@ -132,7 +132,7 @@ class Program:
 
 
 def reads_pipes(optml: OptML) -> bool:
-    """A channel is in Pipe mode: one process a machine reads it (T36)."""
+    """Whether a channel is in Pipe mode, which only one process per machine can read (T36)."""
     config = optml.input_data_config() or {}
     return any(settings.get("TrainingInputMode") == "Pipe" for settings in config.values())
 

@@ -1,6 +1,7 @@
 """Where and in which precision a job trains: CPU, one GPU, or all GPUs of the machine."""
 
 import logging
+import os
 import platform
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,13 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from lstm_fcn.container.cores import available_cores
+from lstm_fcn.container.errors import UserError
 from lstm_fcn.training.distributed import Group
 
 logger = logging.getLogger(__name__)
 
-NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")  # visible in a container even if it was given no GPU
-NVIDIA_DEVICE = Path("/dev/nvidiactl")
+NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")  # also visible in a container that was given no GPU
+DEVICES = Path("/dev")
 CPU_INFO = Path("/proc/cpuinfo")
+LOWEST_DRIVERS = {"11": "450", "12": "525", "13": "580"}  # by major version of CUDA
 
 
 @dataclass(frozen=True)
@@ -30,8 +33,8 @@ class Placement:
 class MixedPrecision(nn.Module):
     """A network whose forward pass runs in bfloat16 where that is safe; logits are float32.
 
-    `nn.DataParallel` runs replicas in threads of their own, which do not inherit the caller's autocast
-    settings, so autocast has to be inside the module.
+    `nn.DataParallel` runs replicas in other threads, which do not inherit the caller's autocast settings, so autocast
+    has to be inside the module.
     """
 
     def __init__(self, network: nn.Module, bfloat16: bool) -> None:
@@ -45,24 +48,38 @@ class MixedPrecision(nn.Module):
         return logits.float()
 
 
-def choose_placement(precision: str, group: Group) -> Placement:
-    """The best device there is, logged with versions; `precision` is the hyperparameter (auto, float32, bfloat16).
+def choose_placement(precision: str, group: Group, device: str = "auto") -> Placement:
+    """Choose where to train, and log it with the versions of driver and CUDA.
 
-    Each process of a larger group has one GPU of its machine, or its share of the cores.
+    Each process of a larger group gets one GPU of its machine, or its share of the cores.
+
+    Args:
+        precision: the hyperparameter (auto, float32, bfloat16).
+        group: the processes that train together.
+        device: the hyperparameter (auto, cpu, gpu).
+
+    Raises:
+        UserError: the machine has a GPU that torch cannot use, or no GPU although one was asked for.
     """
-    placement = _choose_gpus(precision, group) if torch.cuda.is_available() else _choose_cpu(precision, group)
+    if device == "cpu":
+        placement = _choose_cpu(precision, group)
+    elif torch.cuda.is_available():
+        placement = _choose_gpus(precision, group)
+    else:
+        _check_no_gpu(device)
+        placement = _choose_cpu(precision, group)
     logger.info("precision: %s", "bfloat16 steps, float32 weights" if placement.bfloat16 else "float32")
     return placement
 
 
 def parallel_forward(network: nn.Module, placement: Placement, group: Group) -> nn.Module:
-    """The network as a training step calls it: in the step's precision, spread over the GPUs if there are several.
+    """Wrap the network for training steps: in the precision of the placement, on all of its GPUs.
 
-    In a group, its backward pass averages the gradients over the processes.
+    In a group, the backward pass averages the gradients over the processes.
     """
     forward = MixedPrecision(network, placement.bfloat16)
     if group.size > 1:
-        # Batch statistics are those of each process in a step, and are joined before they are used.
+        # Each process has its own batch statistics during a step; they are averaged before they are used.
         return nn.parallel.DistributedDataParallel(forward, forward_sync_buffers=False)
     return nn.DataParallel(forward) if placement.gpus > 1 else forward
 
@@ -71,7 +88,7 @@ def _choose_gpus(precision: str, group: Group) -> Placement:
     count = torch.cuda.device_count()
     names = ", ".join(torch.cuda.get_device_name(k) for k in range(count))
     logger.info("device: %d GPU(s): %s; driver %s, CUDA %s", count, names, _driver_version(), torch.version.cuda)
-    # Same data, same seed, same model; and float32 that is not rounded to TensorFloat32.
+    # The same data and seed must give the same model; and float32 must not be rounded to TensorFloat32.
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.allow_tf32 = False
     native = all(torch.cuda.get_device_capability(k) >= (8, 0) for k in range(count))
@@ -84,14 +101,6 @@ def _choose_gpus(precision: str, group: Group) -> Placement:
 def _choose_cpu(precision: str, group: Group) -> Placement:
     cores = max(1, available_cores() // group.local_size)
     torch.set_num_threads(cores)
-    if NVIDIA_DRIVER.exists():
-        logger.warning(
-            "WARNING: this machine has an NVIDIA driver (%s), but torch %s cannot use it: %s. "
-            "Training on the CPU, which is much slower.",
-            _driver_version(),
-            torch.__version__,
-            _why_no_gpu(),
-        )
     logger.info("device: CPU (%s), %d thread(s)", platform.machine(), cores)
     return Placement(torch.device("cpu"), 0, _use_bfloat16(precision, _cpu_has_bfloat16()))
 
@@ -105,17 +114,49 @@ def _cpu_has_bfloat16() -> bool:
     return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
-def _why_no_gpu() -> str:
-    if not torch.version.cuda:
-        return "it is built without CUDA"
-    if not NVIDIA_DEVICE.exists():
-        return "this container was given no GPU (docker run --gpus all)"
-    return f"it needs a driver for CUDA {torch.version.cuda} or newer"
+def _check_no_gpu(device: str) -> None:
+    """Raise `UserError` unless torch is right to find no GPU.
+
+    Training on the CPU of a GPU machine would be slow and expensive, and easy to overlook.
+    """
+    # A container has these files only if it was given a GPU.
+    has_gpu = any(DEVICES.glob("nvidia[0-9]*")) and os.environ.get("CUDA_VISIBLE_DEVICES") not in ("", "-1")
+    if has_gpu:
+        raise UserError(
+            f"This machine has an NVIDIA GPU, but torch {torch.__version__} cannot use it: {_why_unusable()} "
+            "To train on the CPU, set device=cpu."
+        )
+    if device == "gpu":
+        raise UserError(
+            "device=gpu, but no GPU was found. Use a machine with an NVIDIA GPU and start the container with "
+            "docker run --gpus all, or set device=auto or cpu."
+        )
+    if NVIDIA_DRIVER.exists():
+        logger.warning(
+            "WARNING: this machine has an NVIDIA driver (%s), but this process has no GPU. Training on the CPU, which "
+            "is much slower; to use the GPU in a container, start it with docker run --gpus all.",
+            _driver_version(),
+        )
+
+
+def _why_unusable() -> str:
+    """Why torch cannot use a GPU that is there, and what to do."""
+    cuda = torch.version.cuda
+    if not cuda:
+        return "it is built without CUDA. Install a build of torch with CUDA."
+    lowest = LOWEST_DRIVERS.get(cuda.split(".")[0], "newer than the one installed")
+    found = f"the driver is {_driver_version()}" if NVIDIA_DRIVER.exists() else "no driver was found"
+    return (
+        f"CUDA {cuda} needs NVIDIA driver {lowest} or newer; {found}. Use a newer driver, or an image built with torch "
+        "for an older CUDA (docker build --build-arg TORCH=...; see docs/gpu.md)."
+    )
 
 
 def _use_bfloat16(precision: str, native: bool) -> bool:
     if precision == "bfloat16" and not native:
-        logger.warning("WARNING: this hardware has no bfloat16 arithmetic; it is emulated, slower than float32.")
+        logger.warning(
+            "WARNING: this hardware has no bfloat16 arithmetic; it is emulated, which is slower than float32."
+        )
     return native if precision == "auto" else precision == "bfloat16"
 
 

@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 CURVE_POINTS = 200  # epochs in the learning curves that are saved with the model
 # A job may resume from its checkpoint after these have changed: they do not influence the weights.
-WITHOUT_INFLUENCE = ("checkpoint-epochs", "checkpoint-minutes")
+WITHOUT_INFLUENCE = ("checkpoint-epochs", "checkpoint-minutes", "device")
 
 
 def run(optml: OptML, stop: StopSignal, group: Group) -> None:
@@ -48,7 +48,7 @@ def run(optml: OptML, stop: StopSignal, group: Group) -> None:
     channels = find_channels(optml)
     if group.is_first:
         check_writable(optml.model, "model")
-    placement = choose_placement(settings.precision, group)
+    placement = choose_placement(settings.precision, group, settings.device)
     earlier = load_earlier(channels["model"]) if "model" in channels else None
     if earlier:
         settings = earlier.take_architecture(settings)

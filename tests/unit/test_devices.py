@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from lstm_fcn.container.errors import UserError
 from lstm_fcn.training import devices
 from lstm_fcn.training.devices import MixedPrecision, Placement, choose_placement, parallel_forward
 from lstm_fcn.training.distributed import Group
@@ -16,6 +17,8 @@ from lstm_fcn.training.network.model import LSTMFCN, Ensemble
 def _no_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(devices, "NVIDIA_DRIVER", tmp_path / "version")
+    monkeypatch.setattr(devices, "DEVICES", tmp_path)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     caplog.set_level(logging.INFO)
 
 
@@ -50,28 +53,63 @@ def test_emulated_bfloat16_is_logged(
     assert "WARNING: this hardware has no bfloat16 arithmetic" in caplog.text
 
 
-@pytest.mark.parametrize(
-    ("cuda", "device", "reason"),
-    [
-        ("13.0", True, "it needs a driver for CUDA 13.0 or newer."),
-        ("13.0", False, "this container was given no GPU (docker run --gpus all)."),
-        (None, True, "it is built without CUDA."),
-    ],
-)
-def test_a_driver_that_torch_cannot_use_is_said(
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    caplog: pytest.LogCaptureFixture,
-    cuda: str | None,
-    device: bool,
-    reason: str,
-) -> None:
+@pytest.fixture
+def _has_gpu(tmp_path: Path) -> None:
+    """The device files of a machine with a GPU."""
+    for name in ("nvidia0", "nvidiactl"):
+        (tmp_path / name).touch()
+
+
+@pytest.mark.usefixtures("_has_gpu")
+class TestUnusableGpu:
+    """The machine has a GPU, but torch cannot use it."""
+
+    @pytest.mark.parametrize("device", ["auto", "gpu"])
+    def test_a_driver_that_is_too_old_is_an_error(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, device: str
+    ) -> None:
+        driver = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  470.57.02  Tue Jul 13 2021\n"
+        (tmp_path / "version").write_text(driver)
+        monkeypatch.setattr(torch.version, "cuda", "13.0")
+        with pytest.raises(UserError) as error:
+            choose_placement("float32", Group(), device)
+        text = str(error.value)
+        assert text.startswith(f"This machine has an NVIDIA GPU, but torch {torch.__version__} cannot use it: ")
+        assert "CUDA 13.0 needs NVIDIA driver 580 or newer; the driver is 470.57.02." in text
+        assert "--build-arg TORCH=" in text
+        assert text.endswith("To train on the CPU, set device=cpu.")
+
+    @pytest.mark.parametrize(
+        ("cuda", "reason"),
+        [("12.8", "CUDA 12.8 needs NVIDIA driver 525 or newer; no driver was found."), (None, "built without CUDA.")],
+    )
+    def test_other_reasons(self, monkeypatch: pytest.MonkeyPatch, cuda: str | None, reason: str) -> None:
+        monkeypatch.setattr(torch.version, "cuda", cuda)
+        with pytest.raises(UserError, match=reason):
+            choose_placement("float32", Group())
+
+    def test_the_cpu_can_be_chosen(self) -> None:
+        assert choose_placement("float32", Group(), "cpu").device.type == "cpu"
+
+    def test_a_gpu_may_be_hidden_on_purpose(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+        assert choose_placement("float32", Group()).device.type == "cpu"
+
+
+def test_a_driver_without_a_gpu_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "version").write_text("NVRM version: NVIDIA UNIX x86_64 Kernel Module  470.57.02  Tue Jul 13 2021\n")
-    monkeypatch.setattr(devices, "NVIDIA_DEVICE", tmp_path / "version" if device else tmp_path / "nothing")
-    monkeypatch.setattr(torch.version, "cuda", cuda)
     assert choose_placement("float32", Group()).device.type == "cpu"
-    assert "WARNING: this machine has an NVIDIA driver (470.57.02), but torch" in caplog.text
-    assert f"cannot use it: {reason} Training on the CPU" in caplog.text
+    assert "WARNING: this machine has an NVIDIA driver (470.57.02), but this process has no GPU." in caplog.text
+
+
+def test_a_gpu_that_is_asked_for_must_be_there() -> None:
+    with pytest.raises(UserError, match=r"device=gpu, but no GPU was found\."):
+        choose_placement("float32", Group(), "gpu")
+
+
+def test_the_cpu_is_used_beside_a_gpu_if_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert choose_placement("float32", Group(), "cpu") == Placement(torch.device("cpu"), 0, bfloat16=False)
 
 
 @pytest.mark.parametrize(("capability", "bfloat16"), [((7, 5), False), ((9, 0), True)])
