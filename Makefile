@@ -120,7 +120,7 @@ bench-accuracy: install
 
 # bfloat16 against float32 on problems of the UCR archive (TIME_SERIES_DATA), and the pictures in docs/.
 bench-predictions: install
-	$(BIN)/python -m lstm_fcn.benchmarks.predictions --pictures docs
+	$(BIN)/python -m lstm_fcn.benchmarks.predictions --pictures docs/pictures
 
 # Ten minutes of mixed load on the endpoint while its workers are killed; every answer is checked.
 soak: install

@@ -4,7 +4,7 @@
         [--published FILE] [--methods "NAME" ...] [--exclude FILE] [--scatter "A" "B"]
 
 RESULTS.csv holds our runs, one a row; the accuracy of a method on a data set is the mean over its seeds. FOLDER
-receives report.md with everything in it, the tables as CSV, and the pictures as PNG and SVG.
+receives report.md with everything in it, the tables as CSV, and the pictures as PNG.
 """
 
 import argparse
@@ -21,10 +21,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from lstm_fcn.benchmarks.diagrams import draw_critical_difference, draw_scatter
+from lstm_fcn.benchmarks import diagrams
 from lstm_fcn.benchmarks.statistics import cliques, compare_pairs, corrected_level, friedman, summarise
 from lstm_fcn.container.errors import UserError
 from lstm_fcn.container.files import check_writable
+from lstm_fcn.training.output.style import save
 
 ALPHA = 0.05
 DECIMALS = 4  # published accuracies are rounded; a difference beyond that says nothing
@@ -259,8 +260,9 @@ def write(comparison: Comparison, pair: tuple[str, str], folder: Path) -> None:
         f"{bars} significantly. Wilcoxon signed-rank tests, Dunn-Sidak correction for {_count(len(pairs), 'pair')}, "
         f"level {ALPHA}; {_count(len(comparison.accuracies), 'data set')}."
     )
-    draw_critical_difference(summary["mean_rank"], joined, comparison.ours, note, folder / "critical_difference")
-    draw_scatter(comparison.accuracies[list(pair)], folder / scatter)
+    diagram = diagrams.critical_difference(summary["mean_rank"], joined, comparison.ours, note)
+    save(diagram, folder, "critical_difference")
+    save(diagrams.scatter(comparison.accuracies[list(pair)]), folder, scatter)
     for name, table in (
         ("summary", summary.reset_index()),
         ("accuracies", _accuracy_table(comparison)),
@@ -305,7 +307,7 @@ def report(comparison: Comparison, summary: pd.DataFrame, pairs: pd.DataFrame, s
             "![Critical difference diagram](critical_difference.png)",
             "",
             "Methods at their mean ranks. A bar joins neighbours of which no two differ significantly, by the tests of "
-            "the next table. As [SVG](critical_difference.svg).",
+            "the next table.",
             "",
             *_pairs_section(list(summary.index), pairs),
             "",
@@ -313,7 +315,7 @@ def report(comparison: Comparison, summary: pd.DataFrame, pairs: pd.DataFrame, s
             "",
             f"![Scatter plot of accuracies]({scatter}.png)",
             "",
-            f"A point is a data set; those with the largest differences are named. As [SVG]({scatter}.svg).",
+            "A point is a data set; those with the largest differences are named.",
             "",
             *_datasets_section(comparison),
             *_left_out_section(comparison),

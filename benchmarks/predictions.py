@@ -24,6 +24,8 @@ from lstm_fcn.container.cores import available_cores
 from lstm_fcn.container.csv_header import HEADERLESS
 from lstm_fcn.container.csv_reader import SeriesReader
 from lstm_fcn.serving.predictor import Predictions, Predictor
+from lstm_fcn.training.output.explanations import Example, class_activation_maps
+from lstm_fcn.training.output.style import save
 
 PROBLEMS = (
     *("GunPoint", "Coffee", "CBF", "Trace", "ItalyPowerDemand", "SyntheticControl", "ECG200"),
@@ -81,39 +83,16 @@ def compare(problem: str, model: Path, labels: list[str], series: Series) -> Pre
     return full
 
 
-def draw(problem: str, model: Path, labels: list[str], series: Series, found: Predictions, path: Path) -> None:
-    """A test series of each class, coloured by what each time step adds to the logit of the predicted class."""
-    import matplotlib as mpl
-
-    mpl.use("agg")
-    import matplotlib.pyplot as plt
-    from matplotlib.collections import LineCollection
-
+def first_of_each_class(model: Path, labels: list[str], series: Series, found: Predictions) -> list[Example]:
+    """The first correctly predicted series of each class, with its class activation map."""
     classes = artifact.load(model)[0].problem.classes
     predicted = [classes[k] for k in found.most_probable.tolist()]
-    firsts = [
-        next(k for k, (a, b) in enumerate(zip(labels, predicted, strict=True)) if a == b == name) for name in classes
-    ]
-    rows = -(-len(classes) // 2)
-    figure, axes = plt.subplots(rows, 2, figsize=(9, 2.6 * rows), squeeze=False, layout="constrained")
-    for axis, k in zip(axes.flat, firsts, strict=False):
-        values, explanation = series[k, 0], found.explanation[k]
-        steps = np.arange(len(values))
-        points = np.stack([steps, values], axis=1)
-        largest = float(np.abs(explanation).max())
-        line = LineCollection(np.stack([points[:-1], points[1:]], axis=1).tolist(), cmap="coolwarm", linewidths=2.5)
-        line.set_array((explanation[:-1] + explanation[1:]) / 2)
-        line.set_clim(-largest, largest)
-        axis.add_collection(line)
-        axis.autoscale()
-        axis.set_title(f"class {predicted[k]}, probability {found.probabilities[k].max():.3f}", fontsize=10)
-        axis.set_xlabel("time step")
-        figure.colorbar(line, ax=axis, label="adds to the logit")
-    for axis in list(axes.flat)[len(firsts) :]:
-        axis.set_axis_off()
-    figure.suptitle(f"{problem}: what speaks for the predicted class (red) and against it (blue)", fontsize=11)
-    figure.savefig(path, dpi=110, metadata={"Software": None})
-    plt.close(figure)
+    examples = []
+    for name in classes:
+        k = next(k for k, both in enumerate(zip(labels, predicted, strict=True)) if both == (name, name))
+        probability = float(found.probabilities[k].max())
+        examples.append(Example(series[k], name, probability, name, found.explanation[k], row=k + 1))
+    return examples
 
 
 def main() -> None:
@@ -133,9 +112,8 @@ def main() -> None:
             labels, series = parse(read(data, problem, "TEST"))
             found = compare(problem, model, labels, series)
             if arguments.pictures and problem in PICTURED:
-                arguments.pictures.mkdir(parents=True, exist_ok=True)
-                path = arguments.pictures / f"explanation-{problem}.png"
-                draw(problem, model, labels, series, found, path)
+                figure = class_activation_maps(first_of_each_class(model, labels, series, found), problem)
+                save(figure, arguments.pictures, f"explanation-{problem}")
 
 
 if __name__ == "__main__":

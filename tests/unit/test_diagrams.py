@@ -1,0 +1,41 @@
+import matplotlib as mpl
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from lstm_fcn.benchmarks import diagrams
+from lstm_fcn.training.output.style import BLUE, png
+
+
+def texts(figure: Figure) -> list[str]:
+    return [text.get_text() for text in figure.findobj(Text) if isinstance(text, Text)]
+
+
+def test_scatter_counts_and_names() -> None:
+    accuracies = pd.DataFrame(
+        {r"A $\frac$": [0.9, 0.8, 0.7, 0.31], "B": [0.5, 0.82, 0.7, 0.3]}, index=["far", "near", "equal", "nearest"]
+    )
+    figure = diagrams.scatter(accuracies)
+    found = texts(figure)
+    assert {r"A $\frac$ better: 2", "B better: 1", "equal: 1", "accuracy of B", "far", "near"} <= set(found)
+    assert "equal" not in found  # on the diagonal
+    assert png(figure) == png(diagrams.scatter(accuracies))
+
+
+@pytest.mark.parametrize("values", [[0.5], [0.0, 1.0]])
+def test_scatter_of_extremes(values: list[float]) -> None:
+    figure = diagrams.scatter(pd.DataFrame({"A": values, "B": values}))
+    assert {"A better: 0", "B better: 0", f"equal: {len(values)}"} <= set(texts(figure))
+
+
+def test_diagram_has_every_method_and_its_rank() -> None:
+    names = ["a method with a name that is much too long for a single line", "B", "C"]
+    figure = diagrams.critical_difference(pd.Series([1.25, 2.25, 2.5], names), [["B", "C"]], ["B"], "note")
+    wrapped = "a method with a name that is much\ntoo long for a single line"
+    assert {"1.25", wrapped, "2.25", "B", "2.50", "C", "note", "mean rank (1 is best)"} <= set(texts(figure))
+    assert [text.get_text() for text in figure.axes[0].texts if text.get_color() == BLUE] == ["2.25", "B"]
+    (bar,) = [line for line in figure.axes[0].lines if line.get_linewidth() == 3]
+    assert mpl.cbook.index_of(bar.get_xdata())[1] == pytest.approx([1.25 / 2 * 5.5, 1.5 / 2 * 5.5])
+    with_names = png(figure)
+    assert int.from_bytes(with_names[16:20], "big") > 200 * 5.5  # names outside the axes are not cropped
