@@ -1,7 +1,7 @@
-"""SageMaker and S3 on this machine, where no AWS account is at hand.
+"""SageMaker and S3 on this machine, for use without an AWS account.
 
-A `LocalAccount` takes the place of `client.sagemaker.jobs.Account`. Jobs and endpoints run in local containers, which
-local mode of the SageMaker Python SDK starts (version 3; it needs Docker Compose). S3 is a folder. What creates a job
+A `LocalAccount` replaces `client.sagemaker.account.Account`. Jobs and endpoints run in local containers, started by
+local mode of the SageMaker Python SDK (version 3; it needs Docker Compose). A folder replaces S3. Creating a job
 returns when the job has ended.
 """
 
@@ -16,42 +16,42 @@ import boto3
 from botocore import xform_name
 from sagemaker.core.local import LocalSession, image
 
-from lstm_fcn.client.sagemaker.jobs import Account, NotFoundError
-from lstm_fcn.client.sagemaker.requests import Request, join
+from lstm_fcn.client.sagemaker.account import Account, NotFoundError
+from lstm_fcn.client.sagemaker.request import Request, join
 from lstm_fcn.container.errors import UserError
 
 Parameters = dict[str, Any]
 
 NO_TELEMETRY = {"SchemaVersion": "1.0", "SageMaker": {"PythonSDK": {"Modules": {"TelemetryOptOut": True}}}}
-OUTPUT = re.compile(r"(?:\x1b\[2K)?\S+-algo-1-\w+ +\| (.*)")  # a container's line, as Docker Compose prints it
+OUTPUT = re.compile(r"(?:\x1b\[2K)?\S+-algo-1-\w+ +\| (.*)")  # a line of a container, printed by Docker Compose
 RESULT = "FinalHyperParameterTuningJobObjectiveMetric"
-PLACE = "com.docker.compose.project.working_dir"  # label of a container: a folder of the SDK's
+PLACE = "com.docker.compose.project.working_dir"  # label of a container: the SDK's folder
 
 
 class LocalAccount(Account):
-    """An account in which everything is local."""
+    """An AWS account simulated on this machine."""
 
     def __init__(self, folder: Path) -> None:
-        """Everything is below `folder`: in `s3` what S3 holds, in `containers` what these need while they run."""
+        """Keep the contents of S3 in `folder/s3` and the files of running containers in `folder/containers`."""
         super().__init__()
         self.s3 = folder.resolve() / "s3"
         self.containers = folder.resolve() / "containers"
-        self.described: dict[tuple[str, str], Parameters] = {}  # what was created, by noun and name
-        self.sessions: dict[str, Any] = {}  # of the SDK, by the name of the job or endpoint
-        self.logs: dict[str, list[str]] = {}  # likewise
-        self.started = ""  # the last of these names
-        image._stream_output = self._keep_log  # the SDK would print it, that of endpoints at any time
+        self.described: dict[tuple[str, str], Parameters] = {}  # responses to Describe, by noun and name
+        self.sessions: dict[str, Any] = {}  # SDK sessions, by the name of the job or endpoint
+        self.logs: dict[str, list[str]] = {}  # log lines, by the same names
+        self.started = ""  # the most recent name
+        image._stream_output = self._keep_log  # instead of printing logs, which endpoints write at any time
 
     def call(self, request: Request) -> Parameters:
         """Answer a request as AWS would.
 
         Raises:
-            UserError: there is no such thing, or local mode cannot do it.
+            UserError: it does not exist, or local mode does not support the request.
         """
         own: Any = getattr(self, xform_name(request.operation), None)
         action = re.fullmatch("sagemaker:(Create|Describe|Delete)(.+)", request.action)
         if not action and not own:
-            raise UserError(f"{request.action} is not there in local mode.")
+            raise UserError(f"{request.action} is not supported in local mode.")
         if not action:
             answer: Parameters = own(**request.parameters)
             return answer
@@ -71,7 +71,7 @@ class LocalAccount(Account):
             self._tidy(name)
         return self.described.pop((noun, name))
 
-    # What runs in containers, named as in boto3. Returned is what a description tells besides the request.
+    # Operations that run containers, named as in boto3. They return what Describe reports in addition to the request.
 
     def create_training_job(self, **job: Any) -> Parameters:
         name, algorithm = job["TrainingJobName"], job["AlgorithmSpecification"]
@@ -95,7 +95,7 @@ class LocalAccount(Account):
         """A training job for each combination of the listed values, one after the other."""
         config, definition = tuning["HyperParameterTuningJobConfig"], dict(tuning["TrainingJobDefinition"])
         if config["Strategy"] != "Grid":
-            raise UserError("Local mode tries all combinations of listed values; the strategy must be Grid.")
+            raise UserError("Local mode supports the strategy Grid only; list the values to try.")
         fixed = definition.pop("StaticHyperParameters")
         lists = {item["Name"]: item["Values"] for item in config["ParameterRanges"]["CategoricalParameterRanges"]}
         goal = config["HyperParameterTuningJobObjective"]
@@ -138,13 +138,13 @@ class LocalAccount(Account):
         client.create_model(name, {"Environment": {}, **container})
 
     def _open(self, name: str) -> Any:
-        """A client of the SDK for a job or endpoint, with a folder and a port of its own."""
+        """An SDK client for a job or endpoint, with its own folder and port."""
         root = self.containers / name
         root.mkdir(parents=True)
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        # With keys of its own; the SDK hands those of the user on to the containers.
+        # Placeholder keys, because the SDK passes the keys to the containers.
         keys = {"aws_access_key_id": "local", "aws_secret_access_key": "local"}
         session = LocalSession(boto3.Session(**keys, region_name="eu-west-1"), sagemaker_config=NO_TELEMETRY)
         session.config = {"local": {"container_root": str(root), "serving_port": port}}
@@ -152,7 +152,7 @@ class LocalAccount(Account):
         return session.sagemaker_client
 
     def _keep_log(self, process: "subprocess.Popen[bytes]") -> int:
-        """Read what a container prints, until it ends."""
+        """Collect the output of a container until it exits; returns its exit code."""
         log = self.logs[self.started]
         for line in process.stdout or ():
             if found := OUTPUT.match(line.decode().rstrip()):
@@ -163,7 +163,7 @@ class LocalAccount(Account):
         return code
 
     def _tidy(self, name: str) -> None:
-        """Remove what local mode leaves behind: the container, and files that are root's."""
+        """Remove what local mode leaves behind: the container, and files owned by root."""
         listed = docker("ps", "--all", "--format", f'{{{{.ID}}}} {{{{.Image}}}} {{{{.Label "{PLACE}"}}}}')
         for container, image_name, place in (line.split(" ", 2) for line in listed.splitlines()):
             if Path(place).parent == self.containers / name:
@@ -171,7 +171,7 @@ class LocalAccount(Account):
                 docker("run", "--rm", "--volume", f"{self.containers}:/all", image_name, "rm", "-r", f"/all/{name}")
 
     def _as_files(self, value: Any) -> Any:
-        """With addresses of files in place of those in S3."""
+        """Copy `value` with file addresses in place of S3 addresses."""
         if isinstance(value, dict):
             return {key: self._as_files(item) for key, item in value.items()}
         if isinstance(value, list):

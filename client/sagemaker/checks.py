@@ -1,10 +1,10 @@
-"""Requests are checked against the service's own model before anything is sent.
+"""Check requests against the service's own model before anything is sent.
 
-botocore checks types, required members and lower limits; enumerations, patterns and upper limits are left to the
-service. Here they are checked, too.
+botocore checks types, required members and lower limits. The other limits, patterns and enumerations are checked here.
 """
 
 import difflib
+import logging
 import re
 from collections.abc import Iterator, Sequence
 from functools import cache
@@ -14,10 +14,12 @@ import botocore.session
 from botocore.model import ListShape, MapShape, ServiceModel, Shape, StringShape, StructureShape
 from botocore.validate import ParamValidator
 
-from lstm_fcn.client.sagemaker.requests import Request
+from lstm_fcn.client.sagemaker.request import Request
 from lstm_fcn.container.errors import UserError
 
-# What a value of the right form looks like, by the shape's name; for others the pattern has to do.
+logger = logging.getLogger(__name__)
+
+# Examples of valid values, by the shape's name; for other shapes the message shows the pattern.
 EXAMPLES = {
     "RoleArn": "arn:aws:iam::123456789012:role/NAME",
     "S3Uri": "s3://BUCKET/FOLDER",
@@ -27,26 +29,16 @@ EXAMPLES = {
 }
 _NAMES = ("TrainingJob", "HyperParameterTuningJob", "TransformJob", "Model", "Endpoint", "EndpointConfig", "Entity")
 EXAMPLES |= {f"{noun}Name": "letters, digits and single hyphens between them" for noun in _NAMES}
-# What Python's patterns spell otherwise than the services'; beyond ASCII, marks, symbols and punctuation are let pass.
-_CHARACTERS = {
-    r"\uD800\uDC00-\uDBFF\uDFFF": "\U00010000-\U0010ffff",
-    r"\p{L}": r"\w",
-    r"\p{N}": r"\w",
-    r"\p{Z}": " \u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000",
-    r"\p{M}": "\u0300-\U0010ffff",
-    r"\p{S}": "$+<=>^`|~\u00a2-\U0010ffff",
-    r"\p{P}": r"!-#%-*,\-./:;?@\[-\]_{}" + "\u00a1-\U0010ffff",
-    r"\p{Alnum}": "0-9A-Za-z",
-    r"\p{Print}": "[ -~]",
-}
+# Python's `re` has no Unicode categories: letters, digits and separators are approximated.
+_CATEGORIES = {r"\p{L}": r"\w", r"\p{N}": r"\w", r"\p{Z}": r"\s", r"\p{Alnum}": "0-9A-Za-z"}
 
 
 def check(requests: Sequence[Request]) -> None:
-    """Find what the service would refuse.
+    """Find what the service would refuse. Log a warning for instance types that the installed botocore does not know.
 
     Raises:
-        UserError: names every member that is missing, unknown, of a wrong type, form or size, or not among the values
-            that there are.
+        UserError: names every member that is missing, unknown, or whose value has a wrong type, form or size or is not
+            among the allowed values.
     """
     for request in requests:
         shape = service_model(request.service).operation_model(request.operation).input_shape
@@ -59,17 +51,17 @@ def check(requests: Sequence[Request]) -> None:
 
 @cache
 def service_model(service: str) -> ServiceModel:
-    """What botocore knows of a service, such as `sagemaker`."""
+    """botocore's model of a service, such as `sagemaker`."""
     return botocore.session.get_session().get_service_model(service)
 
 
 def values_of(shape: str) -> list[str]:
-    """The values of an enumeration of SageMaker's, such as `TrainingInstanceType`."""
+    """The values of one of SageMaker's enumerations, such as `TrainingInstanceType`."""
     return list(service_model("sagemaker").shape_for(shape).enum)
 
 
 def _problems(value: Any, shape: Shape, path: str) -> Iterator[str]:
-    """What botocore's validator lets pass. Values of a wrong type are its business."""
+    """What botocore's validator does not check. Values of a wrong type are ignored because it reports them."""
     if isinstance(shape, StructureShape) and isinstance(value, dict):
         for name, member in value.items():
             if name in shape.members:
@@ -86,35 +78,43 @@ def _problems(value: Any, shape: Shape, path: str) -> Iterator[str]:
     elif isinstance(shape, StringShape) and isinstance(value, str):
         yield from _text(value, shape, path)
     elif isinstance(value, int | float) and value > shape.metadata.get("max", float("inf")):
-        yield f"{path} is {value}; it can be {shape.metadata['max']} at most."
+        yield f"{path} is {value}; the maximum is {shape.metadata['max']}."
 
 
 def _text(value: str, shape: StringShape, path: str) -> Iterator[str]:
-    if shape.enum:
-        if value not in shape.enum:
-            yield f"{path} is {value!r}; it must be {_choices(value, shape.enum)}."
-        return
-    yield from _size(len(value), shape, path, "characters")
-    pattern = shape.metadata.get("pattern")
-    if pattern and not re.fullmatch(_translate(pattern), value):
-        yield f"{path} is {value!r}; its form must be {EXAMPLES.get(shape.name, pattern)}."
+    if shape.name.endswith("InstanceType"):
+        yield from _instance_type(value, shape, path)
+    elif shape.enum:
+        # The installed botocore may be older than the AMI version that `instances` chooses.
+        if value not in shape.enum and not shape.name.endswith("AmiVersion"):
+            yield f"{path} is {value!r}; it must be one of {', '.join(shape.enum)}."
+    else:
+        yield from _size(len(value), shape, path, "characters")
+        pattern = _translate(shape.metadata.get("pattern", ""))
+        if pattern and not re.fullmatch(pattern, value):
+            yield f"{path} is {value!r}; its form must be {EXAMPLES.get(shape.name, pattern)}."
+
+
+def _instance_type(value: str, shape: StringShape, path: str) -> Iterator[str]:
+    """Accept every type of the right form, because SageMaker has new ones before botocore knows them."""
+    if not re.fullmatch(r"ml\.[a-z0-9-]+\.[a-z0-9-]+", value):
+        yield f"{path} is {value!r}; its form must be ml.FAMILY.SIZE, such as ml.m5.xlarge."
+    elif value not in shape.enum:
+        close = difflib.get_close_matches(value, shape.enum, n=5, cutoff=0.7)
+        logger.warning(
+            "%s is %s, which the installed botocore does not know%s; SageMaker decides whether it exists.",
+            *(path, value, f" (similar: {', '.join(close)})" if close else ""),
+        )
 
 
 def _size(size: int, shape: Shape, path: str, unit: str) -> Iterator[str]:
     if size > shape.metadata.get("max", float("inf")):
-        yield f"{path} has {size} {unit}; it can have {shape.metadata['max']} at most."
-
-
-def _choices(value: str, known: Sequence[str]) -> str:
-    if len(known) <= 12:
-        return "one of " + ", ".join(known)
-    close = difflib.get_close_matches(value, known, n=5, cutoff=0.7)
-    return f"one of {len(known)} known ones" + (f", such as {', '.join(close)}" if close else "")
+        yield f"{path} has {size} {unit}; the maximum is {shape.metadata['max']}."
 
 
 @cache
 def _translate(pattern: str) -> str:
-    """The service's pattern in Python's notation."""
-    for name, characters in _CHARACTERS.items():
-        pattern = pattern.replace(name, characters)
-    return pattern
+    """The service's pattern in Python's notation; empty if Python has none for it."""
+    for category, characters in _CATEGORIES.items():
+        pattern = pattern.replace(category, characters)
+    return "" if r"\p" in pattern or r"\uD8" in pattern else pattern

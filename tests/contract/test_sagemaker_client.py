@@ -16,20 +16,12 @@ import boto3
 import pytest
 
 from lstm_fcn.client.__main__ import main
-from lstm_fcn.client.sagemaker import jobs
-from lstm_fcn.client.sagemaker.requests import (
-    PRODUCT,
-    Batch,
-    Endpoint,
-    Training,
-    check_load,
-    endpoint,
-    metric_definitions,
-    serving_environment,
-    training_job,
-    transform_job,
-)
+from lstm_fcn.client.sagemaker import images, jobs
+from lstm_fcn.client.sagemaker.account import Account, send
+from lstm_fcn.client.sagemaker.batch import MAX_LOAD_MB, Batch, check_load, transform_job
+from lstm_fcn.client.sagemaker.endpoint import Endpoint, endpoint
 from lstm_fcn.client.sagemaker.specification import Validation, model_package
+from lstm_fcn.client.sagemaker.training import Training, metric_definitions, training_job
 from lstm_fcn.container.channels import CHANNELS
 from lstm_fcn.container.errors import UserError
 from lstm_fcn.container.metrics import METRICS, metric_text
@@ -137,7 +129,7 @@ class TestJobs:
     def test_going_on_from_an_earlier_job(self, capsys: Captured) -> None:
         earlier = run(capsys, *TRAIN, "--name", "earlier").strip()
         missing = run(capsys, *TRAIN, "--from-job", earlier, code=2)
-        assert "There is nothing at s3://models/out/earlier/output/model.tar.gz" in missing
+        assert "There is no data at s3://models/out/earlier/output/model.tar.gz" in missing
         boto3.client("s3").put_object(Bucket="models", Key="out/earlier/output/model.tar.gz", Body=b"x")
         name = run(capsys, *TRAIN, "--from-job", earlier).strip()
         *_, channel = boto3.client("sagemaker").describe_training_job(TrainingJobName=name)["InputDataConfig"]
@@ -155,7 +147,7 @@ class TestJobs:
             {"Name": "hidden-size", "Values": ["8", "64"]}
         ]
         assert "tuning:" in run(capsys, "status", name)
-        assert "has no log of its own" in run(capsys, "logs", name, code=2)
+        assert "Tuning jobs have no log" in run(capsys, "logs", name, code=2)
 
     def test_a_transform_job_and_the_model_that_it_leaves(self, capsys: Captured) -> None:
         arguments = ["transform", *SERVE, "--data", "s3://data/series", "--output", "s3://data/predictions", "--join"]
@@ -196,7 +188,7 @@ def test_the_model_package_is_taken() -> None:
     package = model_package(
         IMAGE, MODEL, Validation(role=ROLE, training="s3://data/train", series="s3://data/series", output="s3://data/o")
     )
-    jobs.send([package], jobs.Account())
+    send([package], Account())
     found = boto3.client("sagemaker").describe_model_package(ModelPackageName="lstm-fcn")
     assert found["InferenceSpecification"]["Containers"] == [{"Image": IMAGE, "ModelDataUrl": MODEL}]
 
@@ -248,9 +240,15 @@ class TestRefused:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            (["--training", "s3://data/nothing"], "There is nothing at s3://data/nothing; put the data there"),
-            (["--training", "s3://no-such-bucket/x"], "There is no bucket no-such-bucket, which s3://no-such-bucket/x"),
-            (["--output", "s3://no-such-bucket/x"], "There is no bucket no-such-bucket"),
+            (["--training", "s3://data/nothing"], "There is no data at s3://data/nothing; upload it"),
+            (
+                ["--training", "s3://no-such-bucket/x"],
+                "The bucket no-such-bucket of s3://no-such-bucket/x does not exist",
+            ),
+            (
+                ["--output", "s3://no-such-bucket/x"],
+                "The bucket no-such-bucket of s3://no-such-bucket/x does not exist",
+            ),
             (["--from-job", "nobody"], "There is no training job nobody in this account and region"),
         ],
     )
@@ -265,7 +263,7 @@ class TestRefused:
     def test_no_way_to_aws(self, capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
         monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-        assert "did not get through to AWS" in run(capsys, "status", "x", code=2)
+        assert "did not reach AWS" in run(capsys, "status", "x", code=2)
 
 
 class TestPush:
@@ -310,7 +308,7 @@ class TestPush:
         assert boto3.client("ecr").describe_repositories()["repositories"] == []
 
     def test_run(self, capsys: Captured, source: Path) -> None:
-        self.images(jobs.DOCKER_MANIFEST)
+        self.images(images.DOCKER_MANIFEST)
         address = "123456789012.dkr.ecr.eu-west-1.amazonaws.com"
         printed = run(capsys, "push", "--image-tag", "7", "--context", str(source), "--run").splitlines()
         assert printed == [f"{address}/lstm-fcn-train:7", f"{address}/lstm-fcn-serve:7"]
@@ -321,7 +319,7 @@ class TestPush:
 
     def test_repositories_are_created(self, capsys: Captured, source: Path) -> None:
         text = run(capsys, "push", "--context", str(source), "--run", code=2)
-        assert "There is no such thing in this account and region (ecr:DescribeImages)" in text  # nothing was pushed
+        assert "Not found in this account and region (ecr:DescribeImages)" in text  # nothing was pushed
         found = boto3.client("ecr").describe_repositories()["repositories"]
         assert [item["repositoryName"] for item in found] == ["lstm-fcn-train", "lstm-fcn-serve"]
         assert found[0]["imageScanningConfiguration"] == {"scanOnPush": True}
@@ -400,16 +398,16 @@ class TestContainers:
 
     def test_batch_jobs_suit_what_the_container_asks_for(self, trained: tuple[TrainingJob, str]) -> None:
         job, _ = trained
-        batch = Batch(model="m", data="s3://d/d", output="s3://o/o", environment=serving_environment("", "probability"))
+        batch = Batch(model="m", data="s3://d/d", output="s3://o/o", outputs="probability")
         [sent] = [request.parameters for request in transform_job("t", batch)]
         with serving(job.root, SAGEMAKER_BATCH="true", **sent["Environment"]) as server:
             asked = json.loads(server.get("/execution-parameters").text)
             check_load(asked["MaxPayloadInMB"], asked["MaxConcurrentTransforms"])
             assert asked["BatchStrategy"].replace("_", "").lower() == sent["BatchStrategy"].lower()
             # The default payload of `check_load` is the one that the container asks for.
-            check_load(None, PRODUCT // asked["MaxPayloadInMB"])
-            with pytest.raises(UserError, match="must be 100 MB at most"):
-                check_load(None, PRODUCT // asked["MaxPayloadInMB"] + 1)
+            check_load(None, MAX_LOAD_MB // asked["MaxPayloadInMB"])
+            with pytest.raises(UserError, match="must be at most 100 MB"):
+                check_load(None, MAX_LOAD_MB // asked["MaxPayloadInMB"] + 1)
             reply = server.invoke(
                 without_labels(labelled_csv(6)),
                 Content_Type=sent["TransformInput"]["ContentType"],
@@ -423,7 +421,7 @@ class TestContainers:
         job, _ = trained
         common: dict[str, Any] = {"image": IMAGE, "role": ROLE, "model_data": MODEL}
         for settings in (
-            Endpoint(**common, environment=serving_environment("float32", "predicted_label,probability")),
+            Endpoint(**common, precision="float32", outputs="predicted_label,probability"),
             Endpoint(**common, serverless=True),
             Endpoint(**common, async_output="s3://o/a"),
         ):

@@ -1,4 +1,4 @@
-"""Requests against botocore's model of the services, above all what botocore itself lets pass."""
+"""Checks of requests against botocore's model of the services, mainly those that botocore does not make."""
 
 import re
 from typing import Any
@@ -7,7 +7,7 @@ import pytest
 from botocore.model import ListShape, MapShape, Shape, StructureShape
 
 from lstm_fcn.client.sagemaker.checks import _translate, check, service_model
-from lstm_fcn.client.sagemaker.requests import Request
+from lstm_fcn.client.sagemaker.request import Request
 from lstm_fcn.container.errors import UserError
 
 ROLE = "arn:aws:iam::123456789012:role/service-role/lstm-fcn"
@@ -37,7 +37,7 @@ def test_a_good_request_passes() -> None:
     ("member", "value", "message"),
     [
         ("TrainingJobName", "a_b", "TrainingJobName is 'a_b'; its form must be letters, digits and single hyphens"),
-        ("TrainingJobName", "a" * 64, "TrainingJobName has 64 characters; it can have 63 at most."),
+        ("TrainingJobName", "a" * 64, "TrainingJobName has 64 characters; the maximum is 63."),
         ("TrainingJobName", "job\n", "its form must be"),
         ("TrainingJobName", 3, "Invalid type for parameter TrainingJobName"),
         ("RoleArn", "role/lstm-fcn-of-some-length", "its form must be arn:aws:iam::123456789012:role/NAME."),
@@ -48,8 +48,12 @@ def test_a_good_request_passes() -> None:
             {"S3OutputPath": "/data"},
             "OutputDataConfig.S3OutputPath is '/data'; its form must be s3",
         ),
-        ("ResourceConfig", {"InstanceType": "ml.m5.xlarg"}, "known ones, such as ml.m5.xlarge"),
-        ("ResourceConfig", {"KeepAlivePeriodInSeconds": 21601}, "is 21601; it can be 21600 at most."),
+        (
+            "ResourceConfig",
+            {"InstanceType": "m5.xlarge"},
+            "'m5.xlarge'; its form must be ml.FAMILY.SIZE, such as ml.m5.xlarge",
+        ),
+        ("ResourceConfig", {"KeepAlivePeriodInSeconds": 21601}, "is 21601; the maximum is 21600."),
         ("HyperParameters", {"lr": "1" * 2501}, "HyperParameters.lr has 2501 characters"),
         ("HyperParameters", {"x" * 257: "1"}, "HyperParameters (name) has 257 characters"),
         ("HyperParameters", {f"n{k}": "1" for k in range(101)}, "HyperParameters has 101 entries"),
@@ -59,6 +63,24 @@ def test_a_good_request_passes() -> None:
 )
 def test_what_is_wrong_is_named(member: str, value: object, message: str) -> None:
     assert message in refused({**TRAINING, member: value})
+
+
+def test_new_instance_types_are_accepted_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    """SageMaker has new types before the installed botocore lists them."""
+    new = {**TRAINING["ResourceConfig"], "InstanceType": "ml.m99i-flex.2xlarge"}
+    check([Request("sagemaker", "CreateTrainingJob", {**TRAINING, "ResourceConfig": new})])
+    [message] = caplog.messages
+    assert message.startswith("ResourceConfig.InstanceType is ml.m99i-flex.2xlarge, which the installed botocore does")
+    assert message.endswith("; SageMaker decides whether it exists.")
+    caplog.clear()
+    check([Request("sagemaker", "CreateTrainingJob", TRAINING)])
+    assert caplog.messages == []
+
+
+def test_a_mistyped_instance_type_gets_suggestions(caplog: pytest.LogCaptureFixture) -> None:
+    typo = {**TRAINING["ResourceConfig"], "InstanceType": "ml.m5.xlarg"}
+    check([Request("sagemaker", "CreateTrainingJob", {**TRAINING, "ResourceConfig": typo})])
+    assert "(similar: ml.m5.xlarge" in caplog.text
 
 
 def test_everything_wrong_is_named_at_once() -> None:

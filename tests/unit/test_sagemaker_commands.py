@@ -1,4 +1,4 @@
-"""The commands without AWS: what they print of their requests, and what they refuse."""
+"""The commands without AWS: the requests and plans that they print, and what they refuse."""
 
 import json
 import re
@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from lstm_fcn.client.__main__ import main
-from lstm_fcn.client.sagemaker import commands, jobs
+from lstm_fcn.client.sagemaker import account, commands, jobs
 from lstm_fcn.client.sagemaker.checks import check
 from lstm_fcn.client.sagemaker.commands import show_progress
 from lstm_fcn.client.sagemaker.jobs import State
-from lstm_fcn.client.sagemaker.requests import Request
+from lstm_fcn.client.sagemaker.request import Request
 from lstm_fcn.container.errors import UserError
 
 ROLE = "arn:aws:iam::123456789012:role/service-role/lstm-fcn"
@@ -89,10 +89,16 @@ class TestTrain:
             "  models: s3://models",
         ]
 
+    def test_presets_and_new_instance_types(self, capsys: Captured, caplog: pytest.LogCaptureFixture) -> None:
+        requests, _ = planned(capsys, "train", *TRAIN, "--set", "preset=paper", "--instance-type", "ml.m99i.xlarge")
+        assert requests["CreateTrainingJob"]["HyperParameters"] == {"preset": "paper"}
+        assert requests["CreateTrainingJob"]["ResourceConfig"]["InstanceType"] == "ml.m99i.xlarge"
+        assert "SageMaker decides whether it exists" in caplog.text
+
     def test_a_warm_pool_costs(self, capsys: Captured) -> None:
         requests, plan = planned(capsys, "train", *TRAIN, "--keep-alive", "1800")
         assert requests["CreateTrainingJob"]["ResourceConfig"]["KeepAlivePeriodInSeconds"] == 1800
-        assert "the machines stay, and cost, up to 0:30:00 after the end" in plan
+        assert "the machines are kept, and billed, for up to 0:30:00 after the job" in plan
 
     def test_names(self, capsys: Captured) -> None:
         requests, _ = planned(capsys, "train", *TRAIN, "--base-name", "mine")
@@ -102,23 +108,23 @@ class TestTrain:
         ("arguments", "message"),
         [
             (["--set", "epoch=3"], "Error: Hyperparameters: epoch is unknown; did you mean epochs?"),
-            (["--set", "epochs"], "Error: 'epochs' must be NAME=VALUE."),
+            (["--set", "epochs"], "Error: --set epochs must be NAME=VALUE."),
             (["--role", "lstm-fcn-role-of-mine"], "its form must be arn:aws:iam::123456789012:role/NAME."),
             (["--training", "data/train.csv"], "is 'data/train.csv'; its form must be s3://BUCKET/FOLDER."),
-            (["--instance-type", "ml.g5.xlargo"], "known ones, such as ml.g5.xlarge"),
+            (["--instance-type", "g5.xlarge"], "its form must be ml.FAMILY.SIZE, such as ml.m5.xlarge"),
             (["--name", "a_b"], "TrainingJobName is 'a_b'; its form must be letters, digits and single hyphens"),
             (["--tag", "a=b;c"], "Tags[0].Value is 'b;c'"),
-            (["--input-mode", "file"], "'file' is not one of 'File', 'FastFile', 'Pipe'."),
+            (["--input-mode", "slow"], "'slow' is not one of 'file', 'fastfile', 'pipe'."),
         ],
     )
     def test_refused(self, capsys: Captured, arguments: list[str], message: str) -> None:
         assert message in refused(capsys, "train", *TRAIN, *arguments)
 
     def test_without_region_or_credentials(self, capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
-        assert "No region is set; set AWS_DEFAULT_REGION, such as eu-west-1" in refused(capsys, "status", "job")
+        assert "No region is set; set AWS_DEFAULT_REGION, for example eu-west-1" in refused(capsys, "status", "job")
         monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
-        assert "No credentials for AWS" in refused(capsys, "train", *TRAIN)
-        assert "No credentials for AWS" in refused(capsys, "train", *TRAIN, "--from-job", "earlier")
+        assert "No AWS credentials" in refused(capsys, "train", *TRAIN)
+        assert "No AWS credentials" in refused(capsys, "train", *TRAIN, "--from-job", "earlier")
         monkeypatch.setenv("AWS_PROFILE", "nobody")
         assert "The config profile (nobody) could not be found" in refused(capsys, "status", "job")
 
@@ -126,7 +132,7 @@ class TestTrain:
         def call(*_: object) -> None:
             raise AssertionError
 
-        monkeypatch.setattr(jobs.Account, "call", call)
+        monkeypatch.setattr(account.Account, "call", call)
         planned(capsys, "train", *TRAIN)
         planned(capsys, "transform", *TRANSFORM)
 
@@ -147,14 +153,14 @@ class TestTune:
             "Tuning job tuning: Hyperband, maximize valid_accuracy",
             "  up to 30 training jobs, 3 at a time, each of them:",
             "    1 x ml.m5.xlarge, spot instances, at most 1 day, 0:00:00 within 2 days, 0:00:00",
-            "    without checkpoints: an interrupted job starts anew",
+            "    no checkpoints: an interrupted job starts over",
             "    training data: s3://data/train",
             "    validation data: s3://data/valid",
             "    set: epochs=100",
             "    models: s3://models",
-            "  searched: lr from 0.0001 to 0.1 (logarithmic)",
-            "  searched: hidden-size one of 8, 64, 128",
-            "  searched: dropout from 0.2 to 0.9 (auto)",
+            "  tuned: lr=0.0001:0.1:log",
+            "  tuned: hidden-size=8,64,128",
+            "  tuned: dropout=0.2:0.9",
         ]
 
     def test_the_name_is_short_enough(self, capsys: Captured) -> None:
@@ -168,10 +174,10 @@ class TestTune:
         ("arguments", "message"),
         [
             ([], "valid_accuracy is measured on validation data"),
-            (["--range", "seed=1:5"], "seed is not tuned but set"),
+            (["--range", "seed=1:5"], "seed cannot be tuned; set it instead: --set seed=VALUE."),
             (
                 ["--range", "lr=0.1:2"],
-                "Error: The range of lr is wrong: Hyperparameters: lr=2 must be a number from 1e-07",
+                "Error: Hyperparameters: lr=2 must be a number from 1e-07",
             ),
             (["--objective", "f1"], "'f1' is not one of"),
             (["--strategy", "guess"], "'guess' is not one of"),
@@ -200,15 +206,15 @@ class TestDeploy:
         assert plan.splitlines() == [
             "Endpoint e",
             "  1 to 4 x ml.c6i.large",
-            "  it costs, used or not, until it is deleted: lstm-fcn sagemaker delete e",
-            "  20 % of requests and answers are kept in s3://out/kept",
+            "  billed, used or not, until it is deleted: lstm-fcn sagemaker delete e",
+            "  keeps 20 % of requests and responses in s3://out/kept",
         ]
 
     def test_serverless(self, capsys: Captured) -> None:
         requests, plan = planned(capsys, "deploy", *SERVE, "--serverless", "--memory", "4096", "--concurrency", "9")
         [variant] = requests["CreateEndpointConfig"]["ProductionVariants"]
         assert variant["ServerlessConfig"] == {"MemorySizeInMB": 4096, "MaxConcurrency": 9}
-        assert "serverless, 4096 MB, up to 9 requests at a time; costs by request" in plan
+        assert "serverless: 4096 MB, 9 simultaneous requests; billed by request" in plan
 
     def test_asynchronous(self, capsys: Captured) -> None:
         requests, plan = planned(capsys, "deploy", *SERVE, "--async", "s3://out/a", "--async-concurrency", "3")
@@ -219,11 +225,11 @@ class TestDeploy:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            (["--image", "i"], "Which model? Give one of --from-job NAME, --model-data S3."),
-            (["--model-data", "s3://m/m", "--from-job", "j"], "Which model?"),
+            (["--image", "i"], "Select the model with one of --from-job NAME, --model-data S3."),
+            (["--model-data", "s3://m/m", "--from-job", "j"], "Select the model with one of"),
             (["--model-data", "s3://m/m", "--role", ROLE], "--image is missing."),
             (["--model-data", "s3://m/m", "--image", "i"], "--role is missing."),
-            ([*SERVE, "--outputs", "colour"], "'colour' is no output"),
+            ([*SERVE, "--outputs", "colour"], "outputs=colour: 'colour' is not an output"),
             ([*SERVE, "--serverless", "--memory", "2000"], "memory=2000 must be 1024"),
             ([*SERVE, "--data-capture", "0", "s3://x"], "0 is not in the range 1<=x<=100."),
         ],
@@ -258,7 +264,7 @@ class TestTransform:
             "Transform job t: s3://data/series",
             "  1 x ml.m5.large, until all files are predicted",
             "  predictions: s3://out",
-            "  the model t stays, at no cost, until lstm-fcn sagemaker delete t",
+            "  the model t is kept, at no cost; to delete it: lstm-fcn sagemaker delete t",
         ]
 
     def test_of_a_model_that_there_is(self, capsys: Captured) -> None:
@@ -266,11 +272,11 @@ class TestTransform:
             capsys, "transform", "--model", "m", "--data", "s3://d/d", "--output", "s3://o/o", "--split", "None"
         )
         assert list(requests) == ["CreateTransformJob"]
-        assert "stays" not in plan
+        assert "is kept" not in plan
 
     def test_refused(self, capsys: Captured) -> None:
-        assert "Which model? Give one of" in refused(capsys, "transform", *TRANSFORM, "--model", "m")
-        assert "must be 100 MB at most" in refused(
+        assert "Select the model with one of" in refused(capsys, "transform", *TRANSFORM, "--model", "m")
+        assert "must be at most 100 MB" in refused(
             capsys, "transform", *TRANSFORM, "--max-payload", "60", "--max-concurrent", "2"
         )
 
@@ -347,7 +353,7 @@ def test_stopping_to_wait_leaves_the_job(capsys: Captured, monkeypatch: pytest.M
 
     monkeypatch.setattr(jobs, "watch", watch)
     assert main(["sagemaker", "wait", "job"]) == 130
-    assert "job goes on by itself." in capsys.readouterr().err
+    assert "No longer waiting; job keeps running." in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", sorted(commands.sagemaker.commands))

@@ -1,11 +1,11 @@
-"""Creating, watching and deleting, with a stand-in for AWS that says what a test wants to hear."""
+"""Creating, watching and deleting, with a fake AWS whose responses each test sets."""
 
 import base64
 import re
 import subprocess
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,14 @@ from botocore.exceptions import (
     ProfileNotFound,
 )
 
-from lstm_fcn.client.sagemaker import jobs
-from lstm_fcn.client.sagemaker.jobs import ENDPOINT, KINDS, TRAINING, TUNING, Account, NotFoundError
-from lstm_fcn.client.sagemaker.requests import Batch, Endpoint, Search, Training
+from lstm_fcn.client.sagemaker import images, jobs
+from lstm_fcn.client.sagemaker.account import Account, NotFoundError
+from lstm_fcn.client.sagemaker.batch import Batch
+from lstm_fcn.client.sagemaker.endpoint import Endpoint
+from lstm_fcn.client.sagemaker.jobs import ENDPOINT, KINDS, TRAINING, TUNING
+from lstm_fcn.client.sagemaker.training import Search, Training
 from lstm_fcn.container.errors import UserError
+from lstm_fcn.container.metrics import EpochLine
 
 IMAGE = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/lstm-fcn:1"
 ROLE = "arn:aws:iam::123456789012:role/service-role/lstm-fcn"
@@ -38,7 +42,7 @@ def refusal(code: str, message: str = "no") -> ClientError:
 
 
 class Cloud:
-    """Instead of a boto3 session: answers by method, of which the last is given for ever; calls are noted."""
+    """A fake boto3 session that records calls; `answers` are the responses by method, the last of which is repeated."""
 
     region_name = "eu-west-1"
 
@@ -100,10 +104,10 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("error", "message"),
         [
-            (NoCredentialsError(), "No credentials for AWS: Unable to locate credentials. Run `aws configure`"),
-            (ProfileNotFound(profile="x"), "No credentials for AWS: The config profile (x) could not be found"),
+            (NoCredentialsError(), "No AWS credentials: Unable to locate credentials. Run `aws configure`"),
+            (ProfileNotFound(profile="x"), "No AWS credentials: The config profile (x) could not be found"),
             (NoRegionError(), "No region is set; set AWS_DEFAULT_REGION"),
-            (EndpointConnectionError(endpoint_url="https://x"), "did not get through to AWS: Could not connect"),
+            (EndpointConnectionError(endpoint_url="https://x"), "did not reach AWS: Could not connect"),
             (
                 refusal("AccessDeniedException", "User x is not authorized to perform: sagemaker:CreateTrainingJob"),
                 "Access is denied (sagemaker:DescribeTrainingJob): User x is not authorized to perform: "
@@ -112,12 +116,12 @@ class TestErrors:
             (refusal("ExpiredTokenException"), "AWS does not accept the credentials (sagemaker:DescribeTrainingJob)"),
             (
                 refusal("ResourceLimitExceeded", "The account-level service limit 'ml.g5.xlarge' is 0 Instances."),
-                "A quota is used up (sagemaker:DescribeTrainingJob): The account-level service limit 'ml.g5.xlarge' is "
-                "0 Instances. Take fewer or other instances, or ask for more in the Service Quotas console.",
+                "A quota is exhausted (sagemaker:DescribeTrainingJob): The account-level service limit 'ml.g5.xlarge' "
+                "is 0 Instances. Use fewer or other instances, or request more in the Service Quotas console.",
             ),
-            (refusal("ResourceInUse", "Training job names must be unique"), "The name is taken"),
-            (refusal("ValidationException", "Cannot create already existing model"), "The name is taken"),
-            (refusal("ThrottlingException", "Rate exceeded"), "AWS asks to slow down"),
+            (refusal("ResourceInUse", "Training job names must be unique"), "The name is already in use"),
+            (refusal("ValidationException", "Cannot create already existing model"), "The name is already in use"),
+            (refusal("ThrottlingException", "Rate exceeded"), "Too many requests"),
             (
                 refusal("ValidationException", "Could not assume role x"),
                 "AWS refuses sagemaker:DescribeTrainingJob: Val",
@@ -137,7 +141,7 @@ class TestErrors:
 
     def test_a_session_that_cannot_be_opened(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("AWS_PROFILE", "nobody")
-        with pytest.raises(UserError, match="No credentials for AWS"):
+        with pytest.raises(UserError, match="No AWS credentials"):
             jobs.status("job")
 
 
@@ -157,15 +161,15 @@ class TestCreating:
     def test_nothing_is_sent_that_the_service_would_refuse(self) -> None:
         cloud = Cloud()
         with pytest.raises(UserError, match="InstanceType"):
-            jobs.train(replace(JOB, instance_type="ml.x.y"), account=cloud.account)
+            jobs.train(replace(JOB, instance_type="m5.xlarge"), account=cloud.account)
         assert cloud.calls == []
 
     def test_data_is_looked_for(self) -> None:
         cloud = Cloud(list_objects_v2=lambda **wanted: {"KeyCount": int(wanted["Bucket"] != "data")})
-        with pytest.raises(UserError, match="There is nothing at s3://data/train; put the data there"):
+        with pytest.raises(UserError, match="There is no data at s3://data/train; upload it"):
             jobs.train(JOB, account=cloud.account)
         cloud = Cloud(list_objects_v2=refusal("NoSuchBucket", "The specified bucket does not exist"))
-        with pytest.raises(UserError, match="There is no bucket data, which s3://data/train names"):
+        with pytest.raises(UserError, match="The bucket data of s3://data/train does not exist"):
             jobs.train(JOB, account=cloud.account)
         assert cloud.methods() == []
 
@@ -187,7 +191,7 @@ class TestCreating:
             delete_endpoint_config={},
             delete_model=refusal("AccessDenied"),
         )
-        with pytest.raises(UserError, match="A quota is used up"):
+        with pytest.raises(UserError, match="A quota is exhausted"):
             jobs.deploy(DEPLOYED, "e", cloud.account)
         assert cloud.methods()[-2:] == ["delete_endpoint_config", "delete_model"]
 
@@ -205,7 +209,7 @@ class TestCreating:
         assert jobs.deploy(replace(DEPLOYED, scale_to=3), "e", cloud.account).arn == "arn:e"
         assert cloud.methods()[-3:] == ["describe_endpoint", "register_scalable_target", "put_scaling_policy"]
         cloud.answers["describe_endpoint"] = [{**endpoint, "EndpointStatus": "Failed", "FailureReason": "No ping."}]
-        with pytest.raises(UserError, match=r"The endpoint e is Failed: No ping\. It is not scaled\."):
+        with pytest.raises(UserError, match=r"The endpoint e is Failed and not scaled: No ping\."):
             jobs.deploy(replace(DEPLOYED, scale_to=3), "e", cloud.account)
 
     def test_a_transform_job(self) -> None:
@@ -249,7 +253,9 @@ class TestWatching:
         assert state.detail == "7 Completed, 2 InProgress, 1 NonRetryableError"
         assert (state.done, state.total, state.best) == (8, 20, "tuning-004")
         assert (state.metrics, state.hyperparameters) == ({"valid_loss": 0.2}, {"lr": "0.004"})
-        with pytest.raises(UserError, match=r"A tuning job has no log of its own; .*, such as tuning-004\."):
+        with pytest.raises(
+            UserError, match=r"Tuning jobs have no log; read the log of a training job, such as tuning-004\."
+        ):
             list(jobs.logs("tuning", account=cloud.account))
 
     def test_a_name_too_long_for_a_tuning_job_is_none(self) -> None:
@@ -271,6 +277,15 @@ class TestWatching:
         states = list(jobs.watch("job", account=cloud.account, pause=0))
         assert [(state.done, state.total) for state in states] == [(0, 0), (1, 20), (7, 20), (7, 20)]
         assert states[-1].succeeded
+
+    def test_epochs_of_fine_tuning_rounds(self) -> None:
+        line = EpochLine(epoch=5, epochs=20, metrics={"train_loss": 0.1}, round=2).format(0.001, timedelta(seconds=9))
+        cloud = Cloud(
+            describe_training_job={**ENDED, "HyperParameters": {"epochs": "20", "fine-tune-rounds": "3"}},
+            filter_log_events={"events": [event(1, "epoch: 20/20, train_loss: 0.9"), event(2, line)]},
+        )
+        state = jobs.wait("job", account=cloud.account, pause=0)
+        assert (state.done, state.total) == (45, 80)
 
     def test_a_log_that_may_not_be_read_costs_the_epochs_only(self) -> None:
         cloud = Cloud(describe_training_job=ENDED, filter_log_events=refusal("AccessDeniedException"))
@@ -315,7 +330,13 @@ class TestWatching:
     def test_listing(self) -> None:
         def item(noun: str, day: int) -> dict[str, Any]:
             created = datetime(2026, 1, day, tzinfo=UTC)
-            return {f"{noun}Name": f"{noun}-{day}", f"{noun}Status": "Completed", "CreationTime": created}
+            name = f"{noun}-{day}"
+            return {
+                f"{noun}Name": name,
+                f"{noun}Arn": f"arn:{name}",
+                f"{noun}Status": "Completed",
+                "CreationTime": created,
+            }
 
         cloud = Cloud(
             list_training_jobs={"TrainingJobSummaries": [item("TrainingJob", 3), item("TrainingJob", 1)]},
@@ -397,11 +418,11 @@ class TestPush:
                 raise subprocess.CalledProcessError(3, command)
             found.append((list(command), options["input"]))
 
-        monkeypatch.setattr("lstm_fcn.client.sagemaker.jobs.subprocess.run", run)
+        monkeypatch.setattr("lstm_fcn.client.sagemaker.images.subprocess.run", run)
         return found
 
     @staticmethod
-    def cloud(manifest: str = jobs.DOCKER_MANIFEST) -> Cloud:
+    def cloud(manifest: str = images.DOCKER_MANIFEST) -> Cloud:
         token = base64.b64encode(b"AWS:secret").decode()
         return Cloud(
             get_caller_identity={"Account": "123456789012"},
@@ -414,7 +435,7 @@ class TestPush:
     def test_both_images(self, context: Path, commands: list[tuple[list[str], str | None]]) -> None:
         cloud = self.cloud()
         said: list[str] = []
-        found = jobs.push("7", context, cloud.account, said.append)
+        found = images.push("7", context, cloud.account, said.append)
         address = "123456789012.dkr.ecr.eu-west-1.amazonaws.com"
         assert list(found.values()) == [f"{address}/lstm-fcn-train:7", f"{address}/lstm-fcn-serve:7"]
         created = [call["repositoryName"] for name, call in cloud.calls if name == "create_repository"]
@@ -428,19 +449,21 @@ class TestPush:
     def test_a_manifest_that_sagemaker_refuses(self, context: Path) -> None:
         cloud = self.cloud("application/vnd.oci.image.index.v1+json")
         with pytest.raises(UserError, match=r"was pushed as application/vnd\.oci.*, which SageMaker refuses"):
-            jobs.push("7", context, cloud.account, lambda _: None)
+            images.push("7", context, cloud.account, lambda _: None)
 
     def test_no_source(self, tmp_path: Path) -> None:
-        with pytest.raises(UserError, match=r"There is no .*Dockerfile\.train; --context must name the folder"):
-            jobs.push("7", tmp_path, self.cloud().account)
+        with pytest.raises(
+            UserError, match=r"Dockerfile\.train does not exist; --context must be the folder with the source code"
+        ):
+            images.push("7", tmp_path, self.cloud().account)
 
     def test_docker_is_missing_or_fails(self, monkeypatch: pytest.MonkeyPatch, context: Path) -> None:
         monkeypatch.setenv("PATH", str(context))
         with pytest.raises(UserError, match="docker is not installed"):
-            jobs.push("7", context, self.cloud().account, lambda _: None)
+            images.push("7", context, self.cloud().account, lambda _: None)
         docker = context / "docker"
         docker.write_text("#!/bin/sh\nexit 3\n")
         docker.chmod(0o755)
         monkeypatch.setenv("PATH", f"{context}:/bin:/usr/bin")
-        with pytest.raises(UserError, match=r"`docker login .*` ended with exit code 3\."):
-            jobs.push("7", context, self.cloud().account, lambda _: None)
+        with pytest.raises(UserError, match=r"`docker login .*` failed with exit code 3\."):
+            images.push("7", context, self.cloud().account, lambda _: None)

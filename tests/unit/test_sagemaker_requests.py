@@ -1,4 +1,4 @@
-"""What is sent: every request passes the checks, says what the settings say, and refuses what does not go together."""
+"""Settings become requests that pass the checks; settings that contradict each other are refused."""
 
 import json
 import re
@@ -7,36 +7,23 @@ from typing import Any
 
 import pytest
 
+from lstm_fcn.client.sagemaker.batch import DEFAULT_PAYLOAD_MB, Batch, transform_job
 from lstm_fcn.client.sagemaker.checks import check, values_of
-from lstm_fcn.client.sagemaker.requests import (
-    IMAGES,
-    OBJECTIVES,
-    SCALES,
-    SEARCHED,
-    TUNABLE,
-    Batch,
-    Endpoint,
-    Range,
-    Request,
+from lstm_fcn.client.sagemaker.endpoint import Endpoint, endpoint, scaling
+from lstm_fcn.client.sagemaker.images import IMAGES, docker_commands, registry, repositories
+from lstm_fcn.client.sagemaker.request import Request, Serving, join, unique_name
+from lstm_fcn.client.sagemaker.training import (
+    _SCALES,
     Search,
     Training,
-    docker_commands,
-    endpoint,
-    join,
     number_of_jobs,
-    parse_range,
-    registry,
-    repositories,
-    scaling,
-    serving_environment,
     training_job,
-    transform_job,
     tuning_job,
-    unique_name,
 )
-from lstm_fcn.client.study import PRESETS
 from lstm_fcn.container.errors import UserError
-from lstm_fcn.container.hyperparameters import fields_by_name
+from lstm_fcn.container.hyperparameters import PARAMETERS
+from lstm_fcn.container.metrics import METRICS
+from lstm_fcn.container.ranges import SCALES, Range, default_ranges, parse_range
 from lstm_fcn.serving.settings import Settings
 
 IMAGE = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/lstm-fcn-train:1"
@@ -47,8 +34,17 @@ ENDPOINT = Endpoint(image=IMAGE, role=ROLE, model_data="s3://models/out/job/outp
 BATCH = Batch(image=IMAGE, role=ROLE, model_data=ENDPOINT.model_data, data="s3://data/series", output="s3://out/p")
 
 
+TUNABLE = {name: parameter.search for name, parameter in PARAMETERS.items() if parameter.search}
+SEARCHED = [item.name for item in default_ranges()]
+
+
+def ranges(*texts: str) -> list[Range]:
+    """Ranges from `NAME=RANGE`."""
+    return [parse_range(*text.split("=", 1)) for text in texts]
+
+
 def sent(*requests: Request) -> list[dict[str, Any]]:
-    """The requests' parameters, once they have been checked."""
+    """The parameters of the requests after they have been checked."""
     check(requests)
     return [request.parameters for request in requests]
 
@@ -126,16 +122,19 @@ class TestTraining:
         [
             ({"hyperparameters": {"epoch": "3"}}, "epoch is unknown; did you mean epochs?"),
             ({"hyperparameters": {"lr": "2", "epochs": "0"}}, "lr=2 must be a number from 1e-07 to 1.0. epochs=0 must"),
-            ({"hyperparameters": {"epochs": "3" + " " * 256}}, "epochs has 257 characters; 256 are the most."),
+            (
+                {"hyperparameters": {"epochs": "3" + " " * 256}},
+                "The value of epochs has 257 characters; the limit is 256.",
+            ),
             (
                 {"validation": "s3://v", "hyperparameters": {"validation-fraction": "0.2"}},
-                "There is validation data; validation-fraction must be 0 with it.",
+                "validation-fraction must be 0 if the job has validation data; leave out one of the two.",
             ),
-            ({"max_wait": 9}, "max-wait is for spot instances only."),
-            ({"spot": True, "max_wait": 9}, "max-wait=9 must not be less than max-runtime=86400."),
+            ({"max_wait": 9}, "max-wait applies to spot instances only; add --spot."),
+            ({"spot": True, "max_wait": 9}, "max-wait=9 must be at least max-runtime=86400."),
             ({"spot": True, "keep_alive": 9}, "Spot instances cannot be kept alive"),
-            ({"max_runtime": 28 * 86400 + 1}, "must be 2419200 seconds (28 days) at most."),
-            ({"subnets": ["subnet-1"]}, "Subnets and security groups go together"),
+            ({"max_runtime": 28 * 86400 + 1}, "must be at most 2419200 seconds (28 days)."),
+            ({"subnets": ["subnet-1"]}, "A VPC needs both subnets and security groups"),
         ],
     )
     def test_refused(self, changes: dict[str, Any], message: str) -> None:
@@ -151,8 +150,8 @@ class TestTuning:
         assert config["HyperParameterTuningJobObjective"] == {"Type": "Maximize", "MetricName": "valid_accuracy"}
         assert config["ResourceLimits"] == {"MaxNumberOfTrainingJobs": 20, "MaxParallelTrainingJobs": 2}
         assert config["TrainingJobEarlyStoppingType"] == "Off"
-        ranges = [item for kind in config["ParameterRanges"].values() for item in kind]
-        assert {item["Name"] for item in ranges} == set(SEARCHED)
+        names = [item["Name"] for kind in config["ParameterRanges"].values() for item in kind]
+        assert set(names) == set(SEARCHED)
         assert config["ParameterRanges"]["ContinuousParameterRanges"][1] == {
             "Name": "lr",
             "MinValue": "0.0001",
@@ -169,7 +168,7 @@ class TestTuning:
         search = Search(
             strategy="Random",
             objective="valid_f1",
-            ranges=[parse_range("lr=1e-4:1e-1:log"), parse_range("hidden-size=8,64"), parse_range("num-layers=1:4")],
+            ranges=ranges("lr=1e-4:1e-1:log", "hidden-size=8,64", "num-layers=1:4"),
             max_jobs=50,
             parallel=5,
             early_stopping=True,
@@ -194,96 +193,72 @@ class TestTuning:
         assert found["TrainingJobDefinition"]["StaticHyperParameters"] == {"epochs": "200"}
 
     def test_every_declared_metric_can_be_the_objective(self) -> None:
-        for objective, direction in OBJECTIVES.items():
-            [found] = sent(tuning_job("tuning", WITH_VALIDATION, Search(objective=objective)))
-            assert found["HyperParameterTuningJobConfig"]["HyperParameterTuningJobObjective"]["Type"] == direction
+        for metric in METRICS:
+            [found] = sent(tuning_job("tuning", WITH_VALIDATION, Search(objective=metric.name)))
+            goal = found["HyperParameterTuningJobConfig"]["HyperParameterTuningJobObjective"]
+            assert goal == {"Type": metric.objective, "MetricName": metric.name}
 
     def test_every_range_of_the_table_is_good(self) -> None:
-        search = Search(ranges=[parse_range(name) for name in TUNABLE])
+        search = Search(ranges=ranges(*(f"{name}={text}" for name, text in TUNABLE.items())))
         [found] = sent(tuning_job("tuning", WITH_VALIDATION, search))
-        ranges = [item for kind in found["HyperParameterTuningJobConfig"]["ParameterRanges"].values() for item in kind]
-        assert len(ranges) == len(TUNABLE)
-        assert set(SEARCHED) <= set(TUNABLE) <= set(fields_by_name())
-        assert set(SCALES.values()) == set(values_of("HyperParameterScalingType"))
-
-    def test_the_search_is_that_of_ones_own_machine(self) -> None:
-        assert {name: TUNABLE[name] for name in SEARCHED} == PRESETS["default"]
+        found_ranges = [
+            item for kind in found["HyperParameterTuningJobConfig"]["ParameterRanges"].values() for item in kind
+        ]
+        assert len(found_ranges) == len(TUNABLE)
+        assert set(_SCALES) == set(SCALES)
+        assert set(_SCALES.values()) == set(values_of("HyperParameterScalingType"))
 
     def test_what_is_set_is_not_searched(self) -> None:
         [found] = sent(tuning_job("tuning", replace(WITH_VALIDATION, hyperparameters={"lr": "0.01"}), Search()))
         assert "lr" not in json.dumps(found["HyperParameterTuningJobConfig"])
 
     def test_grid_tries_every_combination(self) -> None:
-        search = Search(strategy="Grid", ranges=[parse_range("hidden-size=8,64,128"), parse_range("num-layers=1,2")])
+        search = Search(strategy="Grid", ranges=ranges("hidden-size=8,64,128", "num-layers=1,2"))
         [found] = sent(tuning_job("tuning", WITH_VALIDATION, search))
         assert found["HyperParameterTuningJobConfig"]["ResourceLimits"]["MaxNumberOfTrainingJobs"] == 6
         assert number_of_jobs(JOB, Search(strategy="Grid")) == 18  # of the default ranges, those that are lists
 
     def test_hyperband_is_told_the_epochs(self) -> None:
         [found] = sent(tuning_job("tuning", WITH_VALIDATION, Search(strategy="Hyperband")))
-        assert found["TrainingJobDefinition"]["StaticHyperParameters"] == {"epochs": "2000"}
+        assert found["TrainingJobDefinition"]["StaticHyperParameters"] == {"epochs": "200"}
         job = replace(WITH_VALIDATION, hyperparameters={"epochs": "100", "fine-tune-rounds": "2"})
         [found] = sent(tuning_job("tuning", job, Search(strategy="Hyperband")))
         strategy = found["HyperParameterTuningJobConfig"]["StrategyConfig"]
         assert strategy == {"HyperbandStrategyConfig": {"MaxResource": 300}}
 
     @pytest.mark.parametrize(
-        ("text", "message"),
-        [
-            ("lrr=1:2", "lrr is unknown; did you mean lr?"),
-            ("epochs=1:2", "epochs is not tuned but set: --set epochs=VALUE."),
-            ("lr=0.1:0.2:0.3:log", "must be LOW:HIGH or LOW:HIGH:SCALE; scales are auto, linear, log, reverse-log."),
-            ("lr=0.1:0.2:cubic", "must be LOW:HIGH or LOW:HIGH:SCALE"),
-            ("lr=0.1:5", "lr=5 must be a number from 1e-07 to 1.0."),
-            ("lr=a:b", "lr=a must be a number"),
-            ("lr=0.1:", "The range of lr is wrong: a value is missing."),
-            ("lr=0.1,,0.2", "a value is missing."),
-            ("lr=0.2:0.1", "0.2 must be less than 0.1."),
-            ("dropout=0:0.5:log", "a logarithmic range starts above 0."),
-            ("lr=0.1:1:reverse-log", "a reverse logarithmic range lies from 0 to below 1."),
-            ("hidden-size=8,64.5", "hidden-size=64.5 must be an integer from 1 to 4096."),
-            ("hidden-size=0:64", "hidden-size=0 must be an integer from 1 to 4096."),
-            ("recurrent=lstm,transformer", "recurrent=transformer must be lstm, alstm, gru, rnn, dense or none."),
-            ("dimension-shuffle=true:false", "its values are given as a list, with commas."),
-        ],
-    )
-    def test_refused_ranges(self, text: str, message: str) -> None:
-        with pytest.raises(UserError, match=re.escape(message)):
-            tuning_job("tuning", WITH_VALIDATION, Search(ranges=[parse_range(text)]))
-
-    @pytest.mark.parametrize(
         ("changes", "search", "message"),
         [
             ({"validation": ""}, {}, "valid_accuracy is measured on validation data; give --validation S3"),
-            ({}, {"objective": "f1"}, "There is no metric f1; there are train_loss"),
-            ({"hyperparameters": {"lr": "0.1"}}, {"ranges": ["lr"]}, "lr is both set and tuned"),
-            ({}, {"ranges": ["lr", "lr=0.1:0.2"]}, "lr has two ranges"),
+            ({}, {"objective": "f1"}, "The metric f1 is unknown; supported: train_loss"),
+            ({"hyperparameters": {"lr": "0.1"}}, {"ranges": ["lr=0.1:0.2"]}, "lr is both set and tuned"),
+            ({}, {"ranges": ["lr=0.1:0.3", "lr=0.1:0.2"]}, "lr has two ranges"),
             ({"hyperparameters": {"convolutions": "false"}}, {"ranges": ["recurrent=lstm,none"]}, "leaves no network"),
-            ({}, {"ranges": ["lr"], "strategy": "Grid"}, "The strategy Grid tries lists of values; give lr as a list"),
-            ({}, {"strategy": "Hyperband", "early_stopping": True}, "Hyperband stops jobs by itself"),
+            ({}, {"ranges": ["lr=0.1:0.2"], "strategy": "Grid"}, "lists of values; write lr=VALUE,VALUE,VALUE."),
+            (
+                {},
+                {"strategy": "Hyperband", "early_stopping": True},
+                "The strategy Hyperband always stops bad jobs early; leave out --early-stopping.",
+            ),
             (
                 {"hyperparameters": {"epochs": "10000", "fine-tune-rounds": "2"}},
                 {"strategy": "Hyperband"},
-                "Hyperband allows for 20000 epochs, not 30000 with all fine-tuning rounds.",
+                "The strategy Hyperband supports 20000 epochs in all rounds; this job has 30000.",
             ),
             (
                 {"hyperparameters": {name: TUNABLE[name].split(",")[0].split(":")[0] for name in SEARCHED}},
                 {},
-                "Nothing is left to tune; give a range.",
+                "There is nothing to tune",
             ),
         ],
     )
     def test_refused(self, changes: dict[str, Any], search: dict[str, Any], message: str) -> None:
-        given = {**search, "ranges": [parse_range(text) for text in search.get("ranges", [])]}
+        given = {**search, "ranges": ranges(*search.get("ranges", []))}
         with pytest.raises(UserError, match=re.escape(message)):
             tuning_job("tuning", replace(WITH_VALIDATION, **changes), Search(**given))
 
     def test_validation_data_may_be_held_out(self) -> None:
         sent(tuning_job("tuning", replace(JOB, hyperparameters={"validation-fraction": "0.2"}), Search()))
-
-    def test_a_range_in_words(self) -> None:
-        assert str(parse_range("lr=1:2:log")) == "lr from 1 to 2 (logarithmic)"
-        assert str(Range("hidden-size", ("8", "64"))) == "hidden-size one of 8, 64"
 
 
 class TestEndpoint:
@@ -344,28 +319,50 @@ class TestEndpoint:
         assert metric["Dimensions"] == [{"Name": "EndpointName", "Value": "e"}]
 
     def test_environment(self) -> None:
-        environment = serving_environment("bfloat16", "predicted_label,probability")
-        found = Settings.from_environment(environment)
+        settings = replace(ENDPOINT, precision="bfloat16", outputs="predicted_label,probability")
+        [model, *_] = sent(*endpoint("e", settings))
+        found = Settings.from_environment(model["PrimaryContainer"]["Environment"])
         assert (found.precision, found.outputs) == ("bfloat16", ("predicted_label", "probability"))
-        assert serving_environment() == {}
-        with pytest.raises(UserError, match="'colour' is no output"):
-            serving_environment("", "colour")
+        assert Serving().full_environment() == {}
+        with pytest.raises(UserError, match="outputs=colour: 'colour' is not an output; supported: predicted_label"):
+            endpoint("e", replace(ENDPOINT, outputs="colour"))
+        with pytest.raises(UserError, match="precision=int8 is not supported; use float32 or bfloat16"):
+            endpoint("e", replace(ENDPOINT, precision="int8"))
+
+    @pytest.mark.parametrize(
+        ("changes", "machine_image"),
+        [
+            ({"instance_type": "ml.g5.xlarge"}, "al2023-ami-sagemaker-inference-gpu-4-1"),
+            ({"instance_type": "ml.p4d.24xlarge"}, "al2023-ami-sagemaker-inference-gpu-4-1"),
+            ({"instance_type": "ml.g4dn.xlarge", "async_output": "s3://o/a"}, "al2023-ami-sagemaker-inference-gpu-4-1"),
+            ({"instance_type": "ml.m5.large"}, None),
+            ({"instance_type": "ml.g5.xlarge", "serverless": True}, None),
+        ],
+    )
+    def test_gpu_instances_get_a_recent_driver(self, changes: dict[str, Any], machine_image: str | None) -> None:
+        _, config, _ = sent(*endpoint("e", replace(ENDPOINT, **changes)))
+        assert config["ProductionVariants"][0].get("InferenceAmiVersion") == machine_image
+        assert machine_image is None or machine_image in values_of("ProductionVariantInferenceAmiVersion")
 
     @pytest.mark.parametrize(
         ("changes", "message"),
         [
-            ({"serverless": True, "async_output": "s3://a"}, "A serverless endpoint cannot be asynchronous"),
+            ({"model_data": ""}, "An endpoint needs image, role and model_data."),
+            (
+                {"serverless": True, "async_output": "s3://a"},
+                "A serverless endpoint cannot be asynchronous; leave out one of the two.",
+            ),
             ({"serverless": True, "scale_to": 2}, "A serverless endpoint cannot be scaled"),
-            ({"serverless": True, "capture_percent": 2}, "A serverless endpoint cannot be with data capture"),
+            ({"serverless": True, "capture_percent": 2}, "A serverless endpoint cannot capture data"),
             (
                 {"serverless": True, "subnets": ["s"], "security_groups": ["g"]},
-                "A serverless endpoint cannot be in a VPC",
+                "A serverless endpoint cannot run in a VPC",
             ),
             ({"serverless": True, "memory": 1500}, "memory=1500 must be 1024, 2048, 3072, 4096, 5120 or 6144 MB."),
             ({"serverless": True, "memory": 7168}, "memory=7168 must be"),
-            ({"async_output": "s3://a", "capture_percent": 2}, "An asynchronous endpoint cannot be with data capture"),
-            ({"async_concurrency": 2}, "async-concurrency is for asynchronous endpoints"),
-            ({"scale_to": 1, "instance_count": 2}, "scale-to=1 must not be less than instance-count=2."),
+            ({"async_output": "s3://a", "capture_percent": 2}, "An asynchronous endpoint cannot capture data"),
+            ({"async_concurrency": 2}, "async-concurrency applies to asynchronous endpoints only; add --async S3."),
+            ({"scale_to": 1, "instance_count": 2}, "scale-to=1 must be at least instance-count=2."),
         ],
     )
     def test_refused(self, changes: dict[str, Any], message: str) -> None:
@@ -411,18 +408,24 @@ class TestTransform:
     @pytest.mark.parametrize(
         ("changes", "message"),
         [
-            ({"model_data": ""}, "A batch job needs a model that there is, or image, role and artifact"),
+            ({"model_data": ""}, "A batch job needs the name of a model, or image, role and artifact of a new one."),
             ({"content_type": "text/plain"}, "content-type=text/plain is not supported; use text/csv"),
             ({"accept": "application/x-npy"}, "accept=application/x-npy is not supported"),
             ({"content_type": "application/x-npy"}, "application/x-npy cannot be split"),
-            ({"content_type": "application/json"}, "application/json cannot be sent several lines at a time"),
-            ({"join": True, "accept": "application/jsonlines"}, "Predictions can be joined with their input if"),
-            ({"join": True, "split": "None"}, "Predictions can be joined with their input if"),
-            ({"join": True, "assemble": "None"}, "Predictions can be joined with their input if"),
-            ({"max_payload": 101, "max_concurrent": 1}, "max-payload=101 must be 100 MB at most."),
-            ({"max_payload": 10}, "max-payload needs max-concurrent, too"),
-            ({"max_payload": 10, "max_concurrent": 11}, "max-concurrent=11 times 10 MB a request must be 100 MB"),
-            ({"max_concurrent": 17}, "max-concurrent=17 times 6 MB a request must be 100 MB at most."),
+            ({"content_type": "application/json"}, "Lines of application/json cannot be sent together"),
+            ({"join": True, "accept": "application/jsonlines"}, "Predictions can only be joined with their input if"),
+            ({"join": True, "split": "None"}, "Predictions can only be joined with their input if"),
+            ({"join": True, "assemble": "None"}, "Predictions can only be joined with their input if"),
+            ({"max_payload": 101, "max_concurrent": 1}, "max-payload=101 must be at most 100 MB."),
+            ({"max_payload": 10}, "max-payload needs max-concurrent too"),
+            (
+                {"max_payload": 10, "max_concurrent": 11},
+                "max-concurrent=11 times 10 MB for each request must be at most 100 MB.",
+            ),
+            (
+                {"max_concurrent": 17},
+                f"max-concurrent=17 times {DEFAULT_PAYLOAD_MB} MB for each request must be at most 100 MB.",
+            ),
         ],
     )
     def test_refused(self, changes: dict[str, Any], message: str) -> None:
