@@ -1,1 +1,1 @@
-"""The serving image's program: a model artifact behind `/ping` and `/invocations`."""
+"""Serving: a model artifact behind `/ping` and `/invocations`, and predictions of files."""

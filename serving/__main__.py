@@ -9,30 +9,30 @@ from lstm_fcn.container.errors import UserError
 USAGE = """Usage: serve
 
 Serves the model in model/ below SAGEMAKER_BASE_DIR (default /opt/ml) over HTTP on port 8080:
-GET /ping, GET /execution-parameters, and POST /invocations, which takes series as CSV, JSON, JSON Lines or NPY,
-without a label, and answers with predictions as CSV, JSON or JSON Lines. Environment variables:
+GET /ping, GET /execution-parameters, and POST /invocations, which takes series without labels as CSV, JSON, JSON Lines
+or NPY and returns predictions as CSV, JSON or JSON Lines. Environment variables:
   LSTM_FCN_HOST                         address to listen on (0.0.0.0: all interfaces)
   SAGEMAKER_BIND_TO_PORT                port to listen on (8080)
-  SAGEMAKER_MODEL_SERVER_WORKERS        worker processes (one for each core)
-  SAGEMAKER_MODEL_SERVER_TIMEOUT        seconds after which a worker that hangs is replaced (60)
-  SAGEMAKER_MAX_PAYLOAD_IN_MB           largest request (25; in a batch job 100)
-  SAGEMAKER_INFERENCE_OUTPUT            predicted_label, probability, probabilities, explanation, or several of them
+  SAGEMAKER_MODEL_SERVER_WORKERS        worker processes (one per core)
+  SAGEMAKER_MODEL_SERVER_TIMEOUT        seconds after which a hung worker is replaced (60, at least 3)
+  SAGEMAKER_MAX_PAYLOAD_IN_MB           largest request (25; 100 in a batch transform job)
+  SAGEMAKER_INFERENCE_OUTPUT            predicted_label, probability, probabilities, explanation, or several
   SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT  text/csv, application/json or application/jsonlines (as the request)
-  SAGEMAKER_CONTAINER_LOG_LEVEL         10 debug, 20 a line for each request, 30 warnings only (20)
+  SAGEMAKER_CONTAINER_LOG_LEVEL         10 debug, 20 a line per request, 30 warnings only (20)
   LSTM_FCN_PRECISION                    float32 or bfloat16 (float32)
-  LSTM_FCN_PAGE                         true: GET / is a page on which a person can try the model (false)
+  LSTM_FCN_PAGE                         true: serve a page for trying the model at GET / (false)
 """
 
 
 def main() -> int:
-    """Serve until stopped; returns an exit code that is not 0 if that cannot be (S5)."""
+    """Serve until stopped; returns a non-zero exit code if that is not possible (S5)."""
     if sys.argv[1:]:
         print(USAGE)
         return 0 if sys.argv[1:] in (["--help"], ["-h"]) else UserError.exit_code
-    # A process with number 1 ignores SIGTERM until it has a handler; gunicorn sets its own later (S8). An exception
-    # would not end every import: those of some extension modules make an ImportError of it.
+    # Process 1 ignores SIGTERM until it has a handler; gunicorn sets its own later (S8). An exception would not do:
+    # some extension modules turn it into an ImportError while they are imported.
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
-    # Before anything loads a linear algebra library: its threads would compete with the predictions'.
+    # Before a linear algebra library is loaded: its threads would compete with those of the predictions.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         _announce()
@@ -47,17 +47,17 @@ def main() -> int:
 
 
 def _announce() -> None:
-    """Say what will be served. Raises `UserError` if there is no usable model or a setting is wrong."""
+    """Check the model and the settings, and print what is served. Raises `UserError` for an unusable one."""
     from lstm_fcn.container import artifact
     from lstm_fcn.container.csv_reader import describe_length
     from lstm_fcn.container.media_types import CSV
     from lstm_fcn.serving.encode import Encoder
-    from lstm_fcn.serving.negotiation import Reply
+    from lstm_fcn.serving.negotiation import ResponseFormat
     from lstm_fcn.serving.settings import Settings
 
     settings = Settings.from_environment()
     metadata, _ = artifact.load(settings.model_folder)
-    Encoder(metadata).outputs(Reply(CSV, settings.outputs))
+    Encoder(metadata).outputs(ResponseFormat(CSV, settings.outputs))
     print(
         f"serving {settings.model_folder}: {len(metadata.problem.classes)} classes, "
         f"{describe_length(metadata.problem.length, metadata.problem.num_variables, metadata.problem.preprocessing)}; "

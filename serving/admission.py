@@ -1,4 +1,4 @@
-"""How many requests a worker takes on, and how many of the large ones it works on: bounded queues, bounded memory."""
+"""Limits on the requests that a worker admits and on the large ones that it works on: bounded queues and memory."""
 
 import threading
 from collections import deque
@@ -8,33 +8,36 @@ from contextlib import contextmanager
 from werkzeug.exceptions import ServiceUnavailable
 
 RETRY_AFTER = 1  # seconds
-LARGE = 256 * 1024  # bytes of a body from which on a request waits for others that are as large
+LARGE = 256 * 1024  # bytes of a body from which a request waits for its turn
 
 
 class Admission:
-    """Counts the requests that are being answered or wait for it."""
+    """Counts the requests that are admitted, and gives turns to the large ones among them."""
 
     def __init__(self, requests: int, size: int, turns: int) -> None:
-        """At most `requests` at a time, with bodies of `size` bytes together; one of any size is always taken.
+        """Set the limits.
 
-        No more than `turns` of the large ones are worked on at a time: side by side, all would end late, and all of
-        them would need room for their series.
+        Args:
+            requests: requests admitted at a time.
+            size: bytes of their bodies together; a request that is alone is admitted whatever its size.
+            turns: large requests worked on at a time. More of them would all finish late, and need memory for the
+                series of each.
         """
         self._free_turns = turns
         self._waiting: deque[threading.Event] = deque()
-        self._most_requests, self._most_bytes = requests, size
+        self._max_requests, self._max_bytes = requests, size
         self._requests = self._bytes = 0
         self._lock = threading.Lock()
 
     @contextmanager
     def admit(self, size: int) -> Iterator[None]:
-        """A place for a request with a body of up to `size` bytes, for as long as the context lasts.
+        """Admit a request with a body of up to `size` bytes for the duration of the context.
 
         Raises:
-            ServiceUnavailable: there is none; the client may try again (503 with `Retry-After`).
+            ServiceUnavailable: a limit is reached (503 with `Retry-After`).
         """
         with self._lock:
-            if self._requests and (self._requests >= self._most_requests or self._bytes + size > self._most_bytes):
+            if self._requests and (self._requests >= self._max_requests or self._bytes + size > self._max_bytes):
                 raise ServiceUnavailable("Too many requests are waiting; try again.", retry_after=RETRY_AFTER)
             self._requests += 1
             self._bytes += size
@@ -47,7 +50,7 @@ class Admission:
 
     @contextmanager
     def turn(self, size: int) -> Iterator[None]:
-        """Wait until a request of this size may be worked on: a small one at once, large ones as they came."""
+        """Wait for a turn, in the order of arrival, if the body is large; small requests never wait."""
         if size < LARGE:
             yield
             return
@@ -55,7 +58,7 @@ class Admission:
         try:
             yield
         finally:
-            self._hand_on_turn()
+            self._pass_turn_on()
 
     def _take_turn(self) -> None:
         with self._lock:
@@ -66,8 +69,8 @@ class Admission:
             self._waiting.append(mine)
         mine.wait()
 
-    def _hand_on_turn(self) -> None:
-        """To who has waited longest; a semaphore would let whoever asks just now go first."""
+    def _pass_turn_on(self) -> None:
+        """Give the turn to the request that has waited longest; a semaphore would let a new one overtake."""
         with self._lock:
             if self._waiting:
                 self._waiting.popleft().set()

@@ -1,4 +1,4 @@
-"""The HTTP surface: `/ping`, `/invocations`, `/execution-parameters`; nothing else (S14) but, if asked for, a page."""
+"""The HTTP interface: `/ping`, `/invocations`, `/execution-parameters` and an optional page; nothing else (S14)."""
 
 import contextlib
 import logging
@@ -23,7 +23,7 @@ from lstm_fcn.container.media_types import CSV, RESPONSE_TYPES
 from lstm_fcn.serving.admission import Admission
 from lstm_fcn.serving.decode import decode
 from lstm_fcn.serving.encode import Encoder
-from lstm_fcn.serving.negotiation import Reply, choose_reply, request_type
+from lstm_fcn.serving.negotiation import ResponseFormat, choose_format, request_type
 from lstm_fcn.serving.page import render
 from lstm_fcn.serving.predictor import Predictor
 from lstm_fcn.serving.settings import MEBIBYTE, Settings
@@ -32,64 +32,64 @@ logger = logging.getLogger(__name__)
 
 ROUTES = "GET /ping, POST /invocations and GET /execution-parameters"
 BATCH_PAYLOAD_MIB = 6  # the platform's default for one request of a batch job
-BATCH_PRODUCT_MIB = 100  # at most: payload times concurrent requests (S27)
-DISCARDED_MIB = 1024  # of a body that is not wanted, read before the reply so that the client gets to see it
+BATCH_PRODUCT_MIB = 100  # maximum of payload times concurrent requests (S27)
+DISCARDED_MIB = 1024  # maximum of a refused body that is read so that the client sees the response
 READ_SIZE = 64 * 1024
-LANES = 8  # of a worker, for its large requests: cores at most, each with a copy of the model; there are other workers
-QUEUE = 128  # requests that a worker takes on at a time; more are told to come back
-QUEUE_BODIES = 8  # of the largest size allowed: how much all of them may hold together
-CHUNKED = MEBIBYTE  # what a body is taken for that does not say its size; such streams are few
+MAX_PREDICTION_THREADS = 8  # per worker; each needs a copy of the model, and there are other workers
+MAX_REQUESTS = 128  # that a worker admits at a time; further ones get 503
+MAX_BODIES = 8  # total size of the admitted bodies, in bodies of the largest size
+CHUNKED_SIZE = MEBIBYTE  # assumed for a body without Content-Length
 
 
 def application() -> Flask:
-    """The application as a gunicorn worker starts it: settings from the environment, the model loaded."""
+    """Create the application in a gunicorn worker: read the environment and load the model."""
     started = time.perf_counter()
     settings = Settings.from_environment()
-    predictor = Predictor(settings.model_folder, min(available_cores(), LANES), settings.precision)
+    predictor = Predictor(settings.model_folder, min(available_cores(), MAX_PREDICTION_THREADS), settings.precision)
     logger.info("model loaded in %.0f ms; engine: %s", 1000 * (time.perf_counter() - started), predictor.engine)
     return create_app(predictor, settings)
 
 
 def create_app(predictor: Predictor, settings: Settings) -> Flask:
-    """The web application that answers with `predictor`."""
+    """Create the web application for a loaded model."""
     app = Flask(__name__, static_folder=None)
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
     limit = settings.max_body_mib * MEBIBYTE
-    admission = Admission(QUEUE, QUEUE_BODIES * limit, turns=available_cores())
+    admission = Admission(MAX_REQUESTS, MAX_BODIES * limit, turns=available_cores())
     encoder = Encoder(predictor.metadata)
 
     @lru_cache(maxsize=256)
-    def reply_to(accept: str, media_type: str) -> Reply:
-        like_request = media_type if media_type in RESPONSE_TYPES else CSV
-        return choose_reply(accept, Reply(settings.reply_type or like_request, settings.outputs))
+    def response_format(accept: str, media_type: str) -> ResponseFormat:
+        same = media_type if media_type in RESPONSE_TYPES else CSV
+        return choose_format(accept, ResponseFormat(settings.response_type or same, settings.outputs))
 
     @app.get("/ping")
     def ping() -> Response:
-        """Health check: a worker takes requests only once its model is loaded (S3)."""
+        """Health check; a worker accepts connections only once its model is loaded (S3)."""
         return Response(status=200)
 
     @app.get("/execution-parameters")
     def execution_parameters() -> Response:
-        """How a batch job should send its requests (S27)."""
+        """Recommended settings of a batch transform job (S27)."""
         parameters: dict[str, int | str] = {
             "MaxConcurrentTransforms": min(settings.workers, BATCH_PRODUCT_MIB // BATCH_PAYLOAD_MIB),
             "MaxPayloadInMB": min(settings.max_body_mib, BATCH_PAYLOAD_MIB),
         }
-        if not settings.local_batch:  # which takes the platform's own spelling for an error (S28)
+        if not settings.local_batch:  # local mode refuses the platform's spelling (S28)
             parameters["BatchStrategy"] = "MULTI_RECORD"
         return jsonify(parameters)
 
     @app.post("/invocations")
     def invocations() -> Response:
-        """Series in, predictions out: one each, in order (S20, S24)."""
-        with admission.admit(CHUNKED if request.content_length is None else min(request.content_length, limit)):
+        """Predict series: one prediction each, in the same order (S20, S24)."""
+        with admission.admit(CHUNKED_SIZE if request.content_length is None else min(request.content_length, limit)):
             steps = g.steps
-            # Read first: a client that is still sending would not see what is said of its headers.
+            # Read the body first: a client that is still sending would not see an error about its headers.
             body = _read_body(request, limit)
             steps.end("read")
             media_type = request_type(request.headers.get("Content-Type", ""))
-            reply = reply_to(request.headers.get("Accept", ""), media_type)
-            encoder.outputs(reply)
+            chosen = response_format(request.headers.get("Accept", ""), media_type)
+            encoder.outputs(chosen)
             with admission.turn(len(body)):
                 steps.end("wait")
                 series = decode(body, media_type, predictor.metadata)
@@ -99,17 +99,17 @@ def create_app(predictor: Predictor, settings: Settings) -> Flask:
                     return Response(status=204)
                 predictions = predictor.predict(series)
                 steps.end("predict")
-                text = encoder.encode(predictions, reply)
+                text = encoder.encode(predictions, chosen)
                 steps.end("encode")
-        # Replies of a batch job are put one behind the other as they are; elsewhere a newline is noise (S31).
-        return Response(text if settings.batch else text.removesuffix("\n"), content_type=reply.content_type)
+        # A batch transform job concatenates the responses; otherwise a last newline is noise (S31).
+        return Response(text if settings.batch else text.removesuffix("\n"), content_type=chosen.content_type)
 
     if settings.page:
         html, headers = render(predictor.metadata, limit)
 
         @app.get("/")
         def page() -> Response:
-            """For a person who tries the model in a browser."""
+            """The page for trying the model in a browser."""
             return Response(html, headers=headers, content_type="text/html; charset=utf-8")
 
     _register_error_handlers(app, settings)
@@ -118,7 +118,7 @@ def create_app(predictor: Predictor, settings: Settings) -> Flask:
 
 
 def _register_error_handlers(app: Flask, settings: Settings) -> None:
-    """Every error is a short text and a status; never a traceback (S21)."""
+    """Turn every error into a status and a short text, never a traceback (S21)."""
     routes = f"GET /, {ROUTES}" if settings.page else ROUTES
 
     @app.errorhandler(UserError)
@@ -128,11 +128,11 @@ def _register_error_handlers(app: Flask, settings: Settings) -> None:
     @app.errorhandler(RequestEntityTooLarge)
     def too_large(_: RequestEntityTooLarge) -> Response:
         _discard_body(request)
-        limit = f"The request is larger than {settings.max_body_mib} MiB"
-        return _text(f"{limit}; send fewer rows at once, or set SAGEMAKER_MAX_PAYLOAD_IN_MB.", 413)
+        problem = f"The request is larger than {settings.max_body_mib} MiB"
+        return _text(f"{problem}; send fewer rows at once, or raise SAGEMAKER_MAX_PAYLOAD_IN_MB.", 413)
 
     @app.errorhandler(ServiceUnavailable)
-    def too_many(error: ServiceUnavailable) -> Response:
+    def overloaded(error: ServiceUnavailable) -> Response:
         _discard_body(request)
         response = _text(error.description or "", 503)
         response.headers["Retry-After"] = str(error.retry_after)
@@ -140,9 +140,9 @@ def _register_error_handlers(app: Flask, settings: Settings) -> None:
 
     @app.errorhandler(NotFound)
     @app.errorhandler(MethodNotAllowed)
-    def not_served(error: NotFound | MethodNotAllowed) -> Response:
-        _discard_body(request)  # gunicorn gives up on a large one, and closes a connection that it said to keep
-        response = _text(f"{error.name}; this server answers {routes}.", error.code)
+    def no_route(error: NotFound | MethodNotAllowed) -> Response:
+        _discard_body(request)  # gunicorn would close a connection that it announced to keep
+        response = _text(f"{error.name}; supported: {routes}.", error.code)
         if isinstance(error, MethodNotAllowed) and error.valid_methods:
             response.headers["Allow"] = ", ".join(error.valid_methods)
         return response
@@ -154,11 +154,11 @@ def _register_error_handlers(app: Flask, settings: Settings) -> None:
     @app.errorhandler(Exception)
     def internal_error(_: Exception) -> Response:
         logger.exception("internal error")
-        return _text("The server failed on this request; its log says why.", AlgorithmError.http_status)
+        return _text("Internal error; see the traceback in the log.", AlgorithmError.http_status)
 
 
 def _register_log(app: Flask) -> None:
-    """One line for each request to /invocations: its id, what came of it, and where the time went."""
+    """Log one line for each request to /invocations: its id, status, rows and the time of each step."""
     numbers = count(1)
 
     @app.before_request
@@ -179,7 +179,7 @@ def _register_log(app: Flask) -> None:
 
 
 class _Steps:
-    """How long the steps of a request took, for the log."""
+    """The duration of each step of a request."""
 
     def __init__(self) -> None:
         self.rows = 0
@@ -187,41 +187,45 @@ class _Steps:
         self._last = time.perf_counter()
 
     def end(self, step: str) -> None:
-        """A step ends, and the next one begins."""
+        """End a step; the next one starts now."""
         now = time.perf_counter()
         self.milliseconds[step] = 1000 * (now - self._last)
         self._last = now
 
 
 def _read_body(incoming: Request, limit: int) -> bytes:
-    """The whole body, chunked or not (S23). werkzeug's own limit would cut a chunked one off without a word."""
+    """Read the whole body, chunked or not (S23). werkzeug's limit would silently truncate a chunked one."""
     stream = incoming.environ["wsgi.input"]
     declared = incoming.content_length
     if declared is not None and declared > limit:
         raise RequestEntityTooLarge
     try:
         body: bytes = stream.read(limit + 1)
-    except Exception as error:  # the server's own classes: a broken chunk, a connection that was cut or fell silent
+    except Exception as error:  # gunicorn's own classes: an invalid chunk, a closed or silent connection
         _close_connection(incoming)
-        raise BadRequest(f"The request's body cannot be read: {error}.") from error
+        raise BadRequest(f"The request body cannot be read: {error}.") from error
     if len(body) > limit:
         raise RequestEntityTooLarge
     if declared is not None and len(body) < declared:
-        raise BadRequest(f"The request's body ends after {len(body)} of {declared} bytes.")
+        raise BadRequest(f"The request body ends after {len(body)} of {declared} bytes.")
     return body
 
 
 def _close_connection(incoming: Request) -> None:
-    """Have gunicorn say that it closes the connection, which it does: nobody knows where the next request starts."""
-    request_of_server = getattr(getattr(incoming.environ["wsgi.input"], "reader", None), "req", None)
-    if request_of_server is not None:
-        request_of_server.force_close()
+    """Announce that the connection is closed: after an invalid body the start of the next request is unknown.
+
+    gunicorn drops an application's `Connection` header and has no other public way; where its request object is not
+    found, the connection is closed unannounced.
+    """
+    server_request = getattr(getattr(incoming.environ["wsgi.input"], "reader", None), "req", None)
+    if server_request is not None:
+        server_request.force_close()
 
 
 def _discard_body(incoming: Request) -> None:
-    """Read what is left of a body: a client that is still sending does not see a reply."""
+    """Read the rest of a body: a client that is still sending does not see a response."""
     stream = incoming.environ["wsgi.input"]
-    with contextlib.suppress(Exception):  # the reply stands, whatever becomes of the rest
+    with contextlib.suppress(Exception):  # the response does not depend on it
         for _ in range(DISCARDED_MIB * MEBIBYTE // READ_SIZE):
             if not stream.read(READ_SIZE):
                 break

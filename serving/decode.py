@@ -1,4 +1,4 @@
-"""Requests to series: CSV, JSON, JSON Lines and NPY (S20, S21)."""
+"""Decode requests: CSV, JSON, JSON Lines and NPY (S20, S21)."""
 
 import io
 import math
@@ -12,20 +12,20 @@ from numpy.typing import NDArray
 from lstm_fcn.container.artifact import Metadata
 from lstm_fcn.container.csv_blocks import BYTE_ORDER_MARK
 from lstm_fcn.container.csv_reader import describe_length, read_series
-from lstm_fcn.container.errors import UserError
+from lstm_fcn.container.errors import UserError, shorten
 from lstm_fcn.container.media_types import CSV, JSON, JSON_LINES, NPY
 
-SOURCE = "request"  # as messages call it
+SOURCE = "request"  # in messages
 LAYOUTS = '{series}, {{"features": [...]}} or {{"data": {{"features": {{"values": [...]}}}}}}'
 
 
 def decode(body: bytes, media_type: str, metadata: Metadata) -> NDArray[np.float64]:
-    """The complete series of a request, float64 `[N, M, length]`; N is 0 if it holds nothing but white space.
+    """The complete series of a request, float64 `[N, M, length]`; N is 0 if it holds only white space.
 
-    Without a header (see `container.csv_header`), values come in the order in which the training data had them.
+    Except under a CSV header, values are in the order of the training data.
 
     Raises:
-        UserError: says which series of the request is wrong, where, and what would be right.
+        UserError: names the first invalid series, the position in it, and what is expected.
     """
     return DECODERS[media_type](body, metadata)
 
@@ -36,7 +36,7 @@ def _decode_csv(body: bytes, metadata: Metadata) -> NDArray[np.float64]:
 
 
 def _decode_json(body: bytes, metadata: Metadata) -> NDArray[np.float64]:
-    """`{"instances": [series, ...]}`, or one series alone."""
+    """`{"instances": [series, ...]}`, or a single series."""
     if not body.strip():
         return _stack([], metadata)
     document = _parse_json(body, SOURCE)
@@ -58,7 +58,7 @@ def _decode_json_lines(body: bytes, metadata: Metadata) -> NDArray[np.float64]:
 
 
 def _decode_npy(body: bytes, metadata: Metadata) -> NDArray[np.float64]:
-    """An array `[N, M, L]` of numbers, or `[N, L]` for one variable; pickled objects are never unpickled."""
+    """An array `[N, M, L]` of numbers, or `[N, L]` for one variable; pickled objects are refused."""
     if not body:
         return _stack([], metadata)
     array = _read_npy(body)
@@ -67,7 +67,7 @@ def _decode_npy(body: bytes, metadata: Metadata) -> NDArray[np.float64]:
         array = array[:, np.newaxis, :]
     if array.ndim != 3 or array.shape[1] != variables:
         wanted = "[series, values]" if variables == 1 else f"[series, {variables} variables, values]"
-        raise UserError(f"{SOURCE}: the array has the shape {array.shape}; it must be {wanted}.")
+        raise UserError(f"{SOURCE}: the array has shape {array.shape}; it must be {wanted}.")
     rows = enumerate(array.astype(np.float64), 1)
     return _stack([_complete(row, f"{SOURCE}, series {number}", metadata) for number, row in rows], metadata)
 
@@ -82,11 +82,13 @@ DECODERS: dict[str, Callable[[bytes, Metadata], NDArray[np.float64]]] = {
 
 def _parse_json(text: bytes, place: str) -> Any:
     try:
-        # A parser of its own for each text: what one gives out lives as long as it does.
+        # A new parser for each text: its results are valid only as long as it is.
         return simdjson.Parser().parse(text.removeprefix(BYTE_ORDER_MARK).strip(), recursive=True)
     except (ValueError, RuntimeError) as error:
-        reason = str(error).partition(": ")[2].partition(".")[0]  # its first sentence, without the name of the error
-        raise UserError(f"{place} is no valid JSON: {reason or error} (null is a missing value, NaN none).") from error
+        reason = str(error).partition(": ")[2].partition(".")[0]  # the first sentence, without the name of the error
+        raise UserError(
+            f"{place} is not valid JSON: {reason or error} (write null, not NaN, for a missing value)."
+        ) from error
 
 
 def _layouts(metadata: Metadata) -> str:
@@ -112,8 +114,7 @@ def _numbers(item: Any, place: str, metadata: Metadata) -> NDArray[np.float64]:
     if metadata.problem.num_variables == 1:
         return _list_of_numbers(values, place)[np.newaxis]
     if len(values) != metadata.problem.num_variables or not all(isinstance(variable, list) for variable in values):
-        found = _shorten(values)
-        raise UserError(f"{place} is {found}; it must be {_layouts(metadata)}, one list for each variable.")
+        raise UserError(f"{place} is {shorten(values)}; it must be {_layouts(metadata)}, one list for each variable.")
     rows = [_list_of_numbers(variable, f"{place}, variable {number}") for number, variable in enumerate(values, 1)]
     for number, row in enumerate(rows, 1):
         if len(row) != len(rows[0]):
@@ -127,12 +128,12 @@ def _numbers(item: Any, place: str, metadata: Metadata) -> NDArray[np.float64]:
 def _list_of_numbers(values: list[Any], place: str) -> NDArray[np.float64]:
     if not set(map(type, values)) <= {int, float, type(None)}:
         bad = next(k for k, value in enumerate(values) if type(value) not in (int, float, type(None)))
-        raise UserError(f"{place}, value {bad + 1} is {_shorten(values[bad])}; every value must be a finite number.")
+        raise UserError(f"{place}, value {bad + 1} is {shorten(values[bad])}; every value must be a finite number.")
     return np.array(values, dtype=np.float64)
 
 
 def _read_npy(body: bytes) -> NDArray[Any]:
-    """The array of a NPY file, without a copy: numpy's own reader makes room for all that a header claims."""
+    """The array of an NPY file, without a copy. numpy's own reader would allocate whatever size the header claims."""
     stream = io.BytesIO(body)
     try:
         version = np.lib.format.read_magic(stream)
@@ -140,19 +141,19 @@ def _read_npy(body: bytes) -> NDArray[Any]:
             version
         ]
         shape, by_columns, dtype = read_header(stream)
-    except Exception as error:  # of many kinds: the header is a Python literal
-        raise UserError(f"{SOURCE} is no array in NPY format (versions 1 and 2).") from error
+    except Exception as error:  # many kinds: the header is a Python literal
+        raise UserError(f"{SOURCE} is not an array in NPY format (version 1 or 2).") from error
     if dtype.kind not in "fiu":
-        raise UserError(f"{SOURCE}: the array's type is {dtype}; it must hold numbers.")
+        raise UserError(f"{SOURCE}: the array has dtype {dtype}; it must hold numbers.")
     expected, found = math.prod(shape) * dtype.itemsize, len(body) - stream.tell()
     if expected != found or min(shape, default=0) < 0:
-        raise UserError(f"{SOURCE}: the array's values take {expected} bytes, but there are {found}.")
+        raise UserError(f"{SOURCE}: the array needs {expected} bytes of values, but has {found}.")
     values = np.frombuffer(body, dtype=dtype, offset=stream.tell())
     return values.reshape(shape, order="F" if by_columns else "C")
 
 
 def _complete(values: NDArray[np.float64], place: str, metadata: Metadata) -> NDArray[np.float64]:
-    """One series as the model takes it, float64 `[M, length]`, from one with NaN for missing values, `[M, L]`."""
+    """Complete a series, float64 `[M, L]` with NaN for missing values, to `[M, length]`."""
     rules, length, found = metadata.problem.preprocessing, metadata.problem.length, values.shape[1]
     fits = 0 < found <= length if rules.length_policy == "pad" else found == length
     if not (fits or (rules.length_policy == "resample" and found)):
@@ -185,8 +186,3 @@ def _check_missing(values: NDArray[np.float64], place: str, metadata: Metadata) 
 
 def _stack(series: Sequence[NDArray[np.float64]], metadata: Metadata) -> NDArray[np.float64]:
     return np.stack(series) if series else np.empty((0, metadata.problem.num_variables, metadata.problem.length))
-
-
-def _shorten(value: Any, limit: int = 40) -> str:
-    text = repr(value)
-    return text if len(text) <= limit else text[:limit] + "..."

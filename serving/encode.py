@@ -1,4 +1,4 @@
-"""Predictions to text: CSV, JSON and JSON Lines (S20, S24, S25)."""
+"""Encode predictions as CSV, JSON and JSON Lines (S20, S24, S25)."""
 
 import csv
 import io
@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from lstm_fcn.container.artifact import Metadata
 from lstm_fcn.container.errors import UserError
 from lstm_fcn.container.media_types import CSV, JSON
-from lstm_fcn.serving.negotiation import Reply
+from lstm_fcn.serving.negotiation import ResponseFormat
 from lstm_fcn.serving.predictor import Predictions
 
 
 class Encoder:
-    """Writes the predictions of one model, one row a series."""
+    """Writes the predictions of one model, one row per series."""
 
     def __init__(self, metadata: Metadata) -> None:
         self._metadata = metadata
@@ -25,36 +25,36 @@ class Encoder:
         self._csv_labels = [_csv_line([label]) for label in metadata.problem.classes]
         self._json_names = [json.dumps(label) for label in metadata.problem.classes]
 
-    def encode(self, predictions: Predictions, reply: Reply) -> str:
-        """The whole text of a reply, with a newline at its end."""
-        rows = self.rows(predictions, reply)
-        if reply.media_type == JSON:
+    def encode(self, predictions: Predictions, chosen: ResponseFormat) -> str:
+        """The complete text of a response, ending with a newline."""
+        rows = self.rows(predictions, chosen)
+        if chosen.media_type == JSON:
             return f'{{"predictions": [{", ".join(rows)}]}}\n'
-        return "\n".join([*self.header(reply), *rows, ""])
+        return "\n".join([*self.header(chosen), *rows, ""])
 
-    def outputs(self, reply: Reply) -> tuple[str, ...]:
-        """What is written: by default the label or, for a model of data with a header, targets and probabilities.
+    def outputs(self, chosen: ResponseFormat) -> tuple[str, ...]:
+        """The outputs to write: by default the label or, if the training data had a header, targets and probabilities.
 
         Raises:
-            UserError: the model has no such output.
+            UserError: the model does not have one of the outputs.
         """
         default = ("predicted_label", "probabilities") if self._has_columns else ("predicted_label",)
-        outputs = reply.outputs or default
+        outputs = chosen.outputs or default
         if "explanation" in outputs and not self._metadata.explains:
-            raise UserError("The model has no explanation: it is of an early release, or has no convolutions.")
+            raise UserError("The model has no explanation, because its network has no convolutions.")
         return outputs
 
-    def header(self, reply: Reply) -> list[str]:
-        """The line that CSV starts with, if it has one."""
-        wanted = self._has_columns if reply.header is None else reply.header
-        if reply.media_type != CSV or not wanted:
+    def header(self, chosen: ResponseFormat) -> list[str]:
+        """The line of names that CSV starts with, or nothing."""
+        wanted = self._has_columns if chosen.header is None else chosen.header
+        if chosen.media_type != CSV or not wanted:
             return []
-        return [_csv_line([name for output in self.outputs(reply) for name in self._names(output)])]
+        return [_csv_line([name for output in self.outputs(chosen) for name in self._names(output)])]
 
-    def rows(self, predictions: Predictions, reply: Reply) -> list[str]:
+    def rows(self, predictions: Predictions, chosen: ResponseFormat) -> list[str]:
         """A CSV line or a JSON object for each series, without a newline."""
-        outputs = self.outputs(reply)
-        if reply.media_type == CSV:
+        outputs = self.outputs(chosen)
+        if chosen.media_type == CSV:
             columns = [self._csv_cells(output, predictions) for output in outputs]
             return columns[0] if len(columns) == 1 else [",".join(cells) for cells in zip(*columns, strict=True)]
         values = [self._json_values(output, predictions) for output in outputs]
@@ -62,7 +62,7 @@ class Encoder:
         return [f"{{{', '.join(map(''.join, zip(keys, row, strict=True)))}}}" for row in zip(*values, strict=True)]
 
     def _names(self, output: str) -> Sequence[str]:
-        """The columns of an output; those that belong to a column of the training data are called after it."""
+        """The column names of an output, derived from the columns of the training data if it had a header."""
         problem = self._problem
         classes, columns = problem.classes, problem.columns.series
         if output == "probability":
@@ -79,7 +79,7 @@ class Encoder:
             return [f"p{name[1:]}" for name in classes]
         if len(columns) == problem.length:
             return [f"e{name[1:]}" for name in columns]
-        return [f"e_{step}" for step in range(1, problem.length + 1)]  # of all variables together
+        return [f"e_{step}" for step in range(1, problem.length + 1)]  # one for all variables
 
     def _csv_cells(self, output: str, predictions: Predictions) -> list[str]:
         if output == "predicted_label":
@@ -105,7 +105,7 @@ class Encoder:
         return f"{{{', '.join(pairs)}}}"
 
     def _targets(self, predictions: Predictions) -> NDArray[np.int64]:
-        """Which target columns are 1, `[N, C]`: the most probable, or each that is more likely than not."""
+        """Target columns, 0 or 1, `[N, C]`: 1 for the most probable class, or each above 0.5 if they are independent."""
         probabilities = predictions.probabilities
         if self._problem.independent:
             return (probabilities > 0.5).astype(np.int64)
@@ -113,7 +113,7 @@ class Encoder:
 
 
 def _numbers(output: str, predictions: Predictions) -> list[list[str]]:
-    """The numbers of each series as both CSV and JSON write them; they are finite."""
+    """The numbers of each series, all finite, as both CSV and JSON write them."""
     values = {
         "probability": predictions.probabilities.max(axis=1, keepdims=True),
         "probabilities": predictions.probabilities,
@@ -123,7 +123,7 @@ def _numbers(output: str, predictions: Predictions) -> list[list[str]]:
 
 
 def _csv_line(cells: Sequence[str]) -> str:
-    """Cells quoted where CSV needs it."""
+    """A line of cells, quoted where CSV requires it."""
     text = io.StringIO()
     csv.writer(text, lineterminator="").writerow(cells)
     return text.getvalue()

@@ -1,4 +1,4 @@
-"""gunicorn's configuration; it reads the module's names."""
+"""gunicorn's configuration; gunicorn reads the names in this module."""
 
 import ctypes
 import os
@@ -7,14 +7,13 @@ import socket
 import struct
 from typing import Any
 
-from lstm_fcn.serving.app import QUEUE
+from lstm_fcn.serving.app import MAX_REQUESTS
 from lstm_fcn.serving.settings import Settings
-from lstm_fcn.serving.worker import leave_slot, take_slot
 
 _settings = Settings.from_environment()
 
-# What large requests took is given back to the system, whichever of the many threads it was that took it.
-_MMAP_THRESHOLD, _ARENA_MAX = -3, -8  # of glibc's malloc.h
+# glibc returns the memory of large requests to the system, whichever of the many threads allocated it.
+_MMAP_THRESHOLD, _ARENA_MAX = -3, -8  # from malloc.h
 _mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
 if _mallopt is not None:
     _mallopt(_MMAP_THRESHOLD, 128 * 1024)
@@ -23,24 +22,22 @@ if _mallopt is not None:
 wsgi_app = "lstm_fcn.serving.app:application()"
 bind = f"[{_settings.host}]:{_settings.port}" if ":" in _settings.host else f"{_settings.host}:{_settings.port}"
 workers = _settings.workers
-worker_class = (
-    "lstm_fcn.serving.worker.BalancedWorker"  # threads: health checks are answered while predictions run (S3)
-)
-# Threads start when they are needed: one for each request of the queue, and some that see to health checks and to
-# clients who are slow to say what they want.
-threads = QUEUE + 256
-_files, _most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
-resource.setrlimit(resource.RLIMIT_NOFILE, (_most_files, _most_files))
-worker_connections = max(threads + 1, min(16384, _most_files - 256))
+worker_class = "gthread"  # threads: health checks are answered while predictions run (S3)
+# Threads are started on demand: one for each admitted request, the others for health checks and slow clients.
+threads = MAX_REQUESTS + 256
+_files, _max_files = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (_max_files, _max_files))
+worker_connections = max(threads + 1, min(16384, _max_files - 256))
 backlog = 4096
-timeout = _settings.timeout
+# An idle worker reports to gunicorn once a second; a shorter timeout would kill it as hung.
+timeout = max(_settings.timeout, 3)
 graceful_timeout = 25  # the platform kills 30 seconds after SIGTERM (S8)
 keepalive = 75
-# Workers touch a file here to show that they live; with a read-only root there is only shared memory.
+# Workers touch a file here to show that they are alive; with a read-only root only shared memory is writable.
 _shared_memory = "/dev/shm"  # noqa: S108
 worker_tmp_dir = _shared_memory if os.access(_shared_memory, os.W_OK) else None
 control_socket_disable = True
-SILENCE = 30  # seconds in which a client sends or takes nothing, after which its connection is closed
+IDLE_SECONDS = 30  # without a byte sent or taken by the client, after which its connection is closed
 logconfig_dict = {
     "version": 1,
     "disable_existing_loggers": False,
@@ -52,15 +49,9 @@ logconfig_dict = {
 
 
 def when_ready(server: Any) -> None:
-    """Connections inherit what is set for the listening socket: a silent client holds a thread for so long only."""
+    """Set socket options that accepted connections inherit, so that silent clients do not occupy threads."""
     for listener in server.LISTENERS:
         for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
-            listener.sock.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", SILENCE, 0))
-
-
-def pre_fork(_: Any, worker: Any) -> None:
-    take_slot(worker)
-
-
-def child_exit(_: Any, worker: Any) -> None:
-    leave_slot(worker)
+            listener.sock.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", IDLE_SECONDS, 0))
+        # The kernel hands a connection over once the client has sent something: thousands may send nothing.
+        listener.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, IDLE_SECONDS)

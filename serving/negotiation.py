@@ -1,4 +1,4 @@
-"""What a request holds and what its reply shall hold, by their headers and the endpoint's settings (S16 to S19)."""
+"""Content negotiation: the media type of a request and the format of its response (S16 to S19)."""
 
 from dataclasses import dataclass, replace
 
@@ -10,11 +10,11 @@ from lstm_fcn.container.media_types import CSV, OUTPUTS, REQUEST_TYPES, RESPONSE
 
 
 @dataclass(frozen=True)
-class Reply:
+class ResponseFormat:
     """How predictions are written.
 
-    outputs: some of `OUTPUTS`, in the order in which they are written; empty: those that suit the model.
-    header: whether CSV starts with a line of names; None: if the model's training data had one.
+    outputs: some of `OUTPUTS`, in the order in which they are written; empty: the model's default.
+    header: whether CSV starts with a line of names; None: as the training data of the model.
     """
 
     media_type: str
@@ -27,26 +27,24 @@ class Reply:
 
 
 def request_type(content_type: str) -> str:
-    """The media type of a request, one of `REQUEST_TYPES`; CSV if it names none.
+    """The media type of a request, one of `REQUEST_TYPES`; CSV if the header is empty.
 
     Raises:
-        UnsupportedMediaType: it is none of them.
+        UnsupportedMediaType: for every other type.
     """
-    media_type = content_type.partition(";")[0].strip().lower()
-    if media_type in ("", CSV):
-        return CSV
+    media_type = content_type.partition(";")[0].strip().lower() or CSV
     if media_type not in REQUEST_TYPES:
         raise UnsupportedMediaType(f"Content-Type {media_type} is not supported; send {_either(REQUEST_TYPES)}.")
     return media_type
 
 
-def choose_reply(accept: str, default: Reply) -> Reply:
-    """The reply that an `Accept` header likes best among those there are; `default` if it leaves the choice.
+def choose_format(accept: str, default: ResponseFormat) -> ResponseFormat:
+    """The supported format that an `Accept` header ranks highest; `default` for `*/*` or an empty header.
 
-    A range of media types may say more: `text/csv; output="predicted_label,probability"; header=present`.
+    A media range can have parameters: `text/csv; output="predicted_label,probability"; header=present`.
 
     Raises:
-        NotAcceptable: there is none, or a parameter has a value that is not known.
+        NotAcceptable: no format matches, or a parameter has an unknown value.
     """
     if not accept.strip():
         return default
@@ -54,19 +52,19 @@ def choose_reply(accept: str, default: Reply) -> Reply:
     for value, _ in ranges:
         if "/" not in value.partition(";")[0]:
             raise NotAcceptable(
-                f"Accept has {value!r}, which is no media type; several outputs are put in quotes: "
+                f"Accept contains {value!r}, which is not a media type. Quote several outputs: "
                 f'{CSV}; output="{OUTPUTS[0]},{OUTPUTS[1]}".'
             )
     for value, quality in ranges:  # best first
         media_range, parameters = parse_options_header(value)
         media_type = _match(media_range.lower(), default.media_type)
         if quality > 0 and media_type:
-            return _refine(replace(default, media_type=media_type), parameters)
-    raise NotAcceptable(f"Accept {accept} cannot be met; predictions come as {_either(RESPONSE_TYPES)}.")
+            return _apply_parameters(replace(default, media_type=media_type), parameters)
+    raise NotAcceptable(f"Accept {accept} is not supported; predictions are available as {_either(RESPONSE_TYPES)}.")
 
 
 def _match(media_range: str, preferred: str) -> str | None:
-    """The reply type that a range means; where it leaves the choice, the preferred one."""
+    """The response type that a media range selects; the preferred one if it allows several."""
     if media_range == "*/*":
         return preferred
     if media_range.endswith("/*"):
@@ -76,19 +74,19 @@ def _match(media_range: str, preferred: str) -> str | None:
     return media_range if media_range in RESPONSE_TYPES else None
 
 
-def _refine(reply: Reply, parameters: dict[str, str]) -> Reply:
-    """Other parameters, such as `charset`, do not matter."""
+def _apply_parameters(chosen: ResponseFormat, parameters: dict[str, str]) -> ResponseFormat:
+    """Apply `output` and `header`; other parameters, such as `charset`, are ignored."""
     if "output" in parameters:
         try:
-            reply = replace(reply, outputs=parse_outputs(parameters["output"]))
+            chosen = replace(chosen, outputs=parse_outputs(parameters["output"]))
         except ValueError as error:
-            raise NotAcceptable(f"Accept: output={parameters['output']} cannot be met: {error}.") from error
-    if "header" in parameters and reply.media_type == CSV:
+            raise NotAcceptable(f"Accept: output={parameters['output']} is not supported: {error}.") from error
+    if "header" in parameters and chosen.media_type == CSV:
         header = parameters["header"].lower()
         if header not in ("present", "absent"):
             raise NotAcceptable(f"Accept: header={header} must be present or absent.")
-        reply = replace(reply, header=header == "present")
-    return reply
+        chosen = replace(chosen, header=header == "present")
+    return chosen
 
 
 def _either(names: tuple[str, ...]) -> str:

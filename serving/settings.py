@@ -1,4 +1,4 @@
-"""The environment of a serving container, read once into one frozen object."""
+"""Settings of the serving image, from environment variables."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ MEBIBYTE = 1024 * 1024
 
 @dataclass(frozen=True)
 class Settings:
-    """What the platform or the user has set, with defaults for the rest."""
+    """The settings of an endpoint."""
 
     model_folder: Path
     host: str  # address to listen on
@@ -24,22 +24,22 @@ class Settings:
     workers: int  # processes, each with its own copy of the model (S12)
     timeout: int  # seconds (S39)
     max_body_mib: int  # a larger request gets 413 (S22)
-    reply_type: str | None  # of replies to requests that leave the choice; None: as the request, else CSV
-    outputs: tuple[str, ...]  # of replies to requests that name none; empty: those that suit the model
+    response_type: str | None  # if `Accept` allows several; None: the type of the request, else CSV
+    outputs: tuple[str, ...]  # if `Accept` names none; empty: the default of the model
     precision: Precision  # of the predictions
     log_level: int  # 10 debug, 20 info, ...
-    batch: bool  # a batch transform job sends the requests (S29)
-    local_batch: bool  # it is one of the Python SDK's local mode, which alone writes `True` (S28)
-    page: bool = False  # `GET /` gives a page on which a person can try the model
+    batch: bool  # requests come from a batch transform job (S29)
+    local_batch: bool  # from the local mode of the Python SDK, the only one to write `True` (S28)
+    page: bool = False  # serve a page for trying the model at `GET /`
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Settings":
-        """Settings from environment variables. Raises `UserError` for one that is wrong."""
+        """Read the environment variables. Raises `UserError` for an invalid one."""
         cores = available_cores()
         workers = _integer(environment, "SAGEMAKER_MODEL_SERVER_WORKERS", cores, 1, 256)
         batch_text = environment.get("SAGEMAKER_BATCH", "")
         batch = batch_text.lower() == "true"
-        # 0 stands for a stream without a limit; ours is then that of an asynchronous request.
+        # 0 means no limit; ours is then the limit of asynchronous requests.
         max_body = _integer(environment, "SAGEMAKER_MAX_PAYLOAD_IN_MB", 100 if batch else 25, 0, 1024)
         return cls(
             model_folder=OptML.from_environment(environment).model,
@@ -48,7 +48,7 @@ class Settings:
             workers=workers,
             timeout=_integer(environment, "SAGEMAKER_MODEL_SERVER_TIMEOUT", 60, 1, 3600),
             max_body_mib=max_body or 1024,
-            reply_type=_choice(environment, "SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT", RESPONSE_TYPES) or None,
+            response_type=_choice(environment, "SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT", RESPONSE_TYPES) or None,
             outputs=_outputs(environment),
             precision=cast(Precision, _choice(environment, "LSTM_FCN_PRECISION", get_args(Precision)) or "float32"),
             log_level=_integer(environment, "SAGEMAKER_CONTAINER_LOG_LEVEL", 20, 0, 50),
@@ -72,11 +72,11 @@ def _outputs(environment: Mapping[str, str]) -> tuple[str, ...]:
     try:
         return parse_outputs(text) if text else ()
     except ValueError as error:
-        raise UserError(f"The environment variable SAGEMAKER_INFERENCE_OUTPUT={text} is wrong: {error}.") from error
+        raise UserError(f"The environment variable SAGEMAKER_INFERENCE_OUTPUT={text} is invalid: {error}.") from error
 
 
 def _choice(environment: Mapping[str, str], name: str, choices: Sequence[str]) -> str:
-    """One of the choices, or nothing."""
+    """One of the choices; empty if the variable is not set."""
     text = environment.get(name, "").strip().lower()
     if text and text not in choices:
         raise UserError(f"The environment variable {name}={text} must be {', '.join(choices[:-1])} or {choices[-1]}.")

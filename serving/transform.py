@@ -30,7 +30,7 @@ from lstm_fcn.container.errors import AlgorithmError, UserError
 from lstm_fcn.container.media_types import CSV, JSON_LINES, Precision, parse_outputs
 from lstm_fcn.container.optml import OptML
 from lstm_fcn.serving.encode import Encoder
-from lstm_fcn.serving.negotiation import Reply
+from lstm_fcn.serving.negotiation import ResponseFormat
 from lstm_fcn.serving.predictor import Predictor, TooLargeError
 
 logger = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ class Transform:
     """
 
     predictor: Predictor
-    reply: Reply
+    reply: ResponseFormat
     join: bool = False
 
     def run(self, stream: BinaryIO, name: str, sink: BinaryIO, advance: Callable[[int], None]) -> int:
@@ -267,7 +267,7 @@ def _run(arguments: argparse.Namespace) -> None:
     except ValueError as error:
         raise UserError(f"--outputs {arguments.outputs}: {error}.") from error
     media_type = CSV if arguments.format == "csv" else JSON_LINES
-    reply = Reply(media_type, outputs, header=True if arguments.header else None)
+    reply = ResponseFormat(media_type, outputs, header=True if arguments.header else None)
     pairs = plan(arguments.input, arguments.output, arguments.overwrite)
     predictor = Predictor(arguments.model, available_cores(), arguments.precision)
     Encoder(predictor.metadata).outputs(reply)

@@ -10,27 +10,27 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from lstm_fcn.container.artifact import Metadata
+from lstm_fcn.container.csv_header import HEADERLESS, Columns
 from lstm_fcn.container.errors import UserError
 from lstm_fcn.container.media_types import CSV, JSON, JSON_LINES, NPY, REQUEST_TYPES
 from lstm_fcn.container.preprocess import Preprocessing
-from lstm_fcn.container.problem import Scaling
+from lstm_fcn.container.problem import Problem, Scaling
 from lstm_fcn.serving.decode import decode
 
 ROWS = [[1.0, 2.5, -3e-5], [4.0, 0.0, 1e300]]
 
 
 def model(columns: list[str] | None = None, variables: int = 1, **preprocessing: str) -> Metadata:
-    return Metadata(
-        classes=["a", "b"],
-        columns=columns,
+    problem = Problem(
+        task="binary",
+        classes=("a", "b"),
+        columns=Columns((), tuple(columns), variables) if columns else HEADERLESS,
         num_variables=variables,
         preprocessing=Preprocessing.model_validate(preprocessing),
         length=3,
         scaling=Scaling(method="none"),
-        hyperparameters={},
-        metrics={},
-        versions={},
     )
+    return Metadata(problem=problem, hyperparameters={}, metrics={}, versions={})
 
 
 STRICT = model()
@@ -95,9 +95,9 @@ def test_nothing_to_predict(media_type: str, body: bytes) -> None:
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        (b'{"instances": [', "request is no valid JSON: "),
-        (b"\xff", "request is no valid JSON: "),
-        (b'{"instances": [[1, 2, NaN]]}', "request is no valid JSON: "),
+        (b'{"instances": [', "request is not valid JSON: "),
+        (b"\xff", "request is not valid JSON: "),
+        (b'{"instances": [[1, 2, NaN]]}', "request is not valid JSON: "),
         (b'{"instances": {"features": [1, 2, 3]}}', 'request: "instances" must be a list of series, each a list of'),
         (b'{"instances": null}', 'request: "instances" must be a list'),
         (b'{"predict": [1]}', 'request, instance 1 must be a list of numbers, {"features": [...]} or {"data": '),
@@ -109,8 +109,8 @@ def test_nothing_to_predict(media_type: str, body: bytes) -> None:
         (b'{"instances": [[1, true, 3]]}', "instance 1, value 2 is True; every value must be a finite number."),
         (b'{"instances": [[1, [2], 3]]}', "instance 1, value 2 is [2]; every value must be a finite number."),
         (b'{"instances": [[1, null, 3]]}', "instance 1, value 2 is missing; every value must be a number."),
-        (b"[1, 2, 1e999]", "request is no valid JSON: "),
-        (b"[" * 5000, "request is no valid JSON: "),
+        (b"[1, 2, 1e999]", "request is not valid JSON: "),
+        (b"[" * 5000, "request is not valid JSON: "),
     ],
 )
 def test_wrong_json(body: bytes, message: str) -> None:
@@ -122,7 +122,7 @@ def test_wrong_json(body: bytes, message: str) -> None:
 def test_lines_are_counted_as_an_editor_does() -> None:
     with pytest.raises(UserError, match=r"request, line 3 has 1 value,"):
         decode(b"[1,2,3]\n\n[1]\n", JSON_LINES, STRICT)
-    with pytest.raises(UserError, match=r"request, line 2 is no valid JSON"):
+    with pytest.raises(UserError, match=r"request, line 2 is not valid JSON"):
         decode(b"[1,2,3]\n1,2,3\n", JSON_LINES, STRICT)
 
 
@@ -139,7 +139,7 @@ def test_a_pickle_is_refused_and_not_run() -> None:
     body = io.BytesIO()
     np.save(body, np.array([[Bomb()]], dtype=object), allow_pickle=True)
     for data in (body.getvalue(), pickle.dumps(Bomb())):
-        with pytest.raises(UserError, match=r"type is object; it must hold numbers|is no array in NPY format"):
+        with pytest.raises(UserError, match=r"dtype object; it must hold numbers|is not an array in NPY format"):
             decode(data, NPY, STRICT)
     assert not Bomb.exploded
 
@@ -150,18 +150,18 @@ HEADER = npy(np.zeros((2, 3)))[:128]
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        (b"1,2,3", "request is no array in NPY format"),
-        (npy(ROWS)[:50], "request is no array in NPY format"),
-        (npy(ROWS)[:-1], "the array's values take 48 bytes, but there are 47."),
-        (npy(ROWS) + b"x", "the array's values take 48 bytes, but there are 49."),
-        (HEADER.replace(b"(2, 3), }  ", b"(2, 99**99)"), "request is no array in NPY format"),
-        (HEADER.replace(b"(2, 3), }       ", b"(2, 9999999999)}"), "values take 159999999984 bytes, but there are 0."),
+        (b"1,2,3", "request is not an array in NPY format"),
+        (npy(ROWS)[:50], "request is not an array in NPY format"),
+        (npy(ROWS)[:-1], "the array needs 48 bytes of values, but has 47."),
+        (npy(ROWS) + b"x", "the array needs 48 bytes of values, but has 49."),
+        (HEADER.replace(b"(2, 3), }  ", b"(2, 99**99)"), "request is not an array in NPY format"),
+        (HEADER.replace(b"(2, 3), }       ", b"(2, 9999999999)}"), "needs 159999999984 bytes of values, but has 0."),
         (HEADER.replace(b"(2, 3)", b"(-2,-3)")[:128] + bytes(47), "request"),
-        (npy([1.0, 2.0, 3.0]), "the array has the shape (3,); it must be [series, values]."),
-        (npy(np.zeros((2, 2, 3))), "the array has the shape (2, 2, 3)"),
-        (npy([["a"]]), "the array's type is <U1; it must hold numbers."),
-        (npy([[1j, 2, 3]]), "the array's type is complex128"),
-        (npy([[True, False, True]]), "the array's type is bool"),
+        (npy([1.0, 2.0, 3.0]), "the array has shape (3,); it must be [series, values]."),
+        (npy(np.zeros((2, 2, 3))), "the array has shape (2, 2, 3)"),
+        (npy([["a"]]), "the array has dtype <U1; it must hold numbers."),
+        (npy([[1j, 2, 3]]), "the array has dtype complex128"),
+        (npy([[True, False, True]]), "the array has dtype bool"),
         (npy(np.zeros((2, 4))), "request, series 1 has 4 values, but the model takes series of 3 values."),
         (npy(np.zeros((2, 0))), "request, series 1 has 0 values"),
         (npy([[1, 2, 3], [1, np.nan, 2]]), "request, series 2, value 2 is missing; every value must be a number."),
@@ -307,9 +307,9 @@ class TestVariables:
             (
                 NPY,
                 npy(np.zeros((5, 3))),
-                "request: the array has the shape (5, 3); it must be [series, 2 variables, values].",
+                "request: the array has shape (5, 3); it must be [series, 2 variables, values].",
             ),
-            (NPY, npy(np.zeros((5, 3, 2))), "has the shape (5, 3, 2); it must be [series, 2 variables, values]."),
+            (NPY, npy(np.zeros((5, 3, 2))), "has shape (5, 3, 2); it must be [series, 2 variables, values]."),
             (NPY, npy(np.zeros((5, 2, 4))), "request, series 1 has 4 values of each variable, but the model takes"),
             (
                 NPY,
@@ -346,7 +346,7 @@ class TestVariables:
             ),
         ],
     )
-    def test_what_cannot_be_mended(self, rules: dict[str, str], body: bytes, message: str) -> None:
+    def test_series_that_cannot_be_completed(self, rules: dict[str, str], body: bytes, message: str) -> None:
         with pytest.raises(UserError) as caught:
             decode(body, JSON, model(None, 2, **rules))
         assert message in str(caught.value)

@@ -1,9 +1,19 @@
 import pytest
 
 from lstm_fcn.container.errors import UserError
-from lstm_fcn.container.hyperparameters import Hyperparameters, help_text, markdown_table, parse_hyperparameters
+from lstm_fcn.container.hyperparameters import (
+    PARAMETERS,
+    PRESETS,
+    Hyperparameters,
+    Parameter,
+    help_text,
+    markdown_table,
+    parse_hyperparameters,
+    preset_table,
+)
 
 DEFAULTS = {
+    "preset": "default",
     "task": "auto",
     "num-variables": 1,
     "recurrent": "lstm",
@@ -20,15 +30,15 @@ DEFAULTS = {
     "kernel-size-1": 8,
     "kernel-size-2": 5,
     "kernel-size-3": 3,
-    "lr": 0.001,
-    "batch-size": 128,
-    "epochs": 2000,
+    "lr": 0.005,
+    "batch-size": 0,
+    "epochs": 200,
     "seed": 0,
     "scaling": "dataset",
     "missing-values": "error",
     "length-policy": "error",
-    "class-weight": "balanced",
-    "lr-schedule": "plateau",
+    "class-weight": "none",
+    "lr-schedule": "one-cycle",
     "fine-tune-rounds": 0,
     "early-stopping-patience": 0,
     "validation-fraction": 0.0,
@@ -94,7 +104,7 @@ def test_plain_json_numbers_are_accepted() -> None:
 
 @pytest.mark.parametrize("text", ["None", "null", '"None"', "", None])
 def test_unset_means_default(text: str | None) -> None:
-    assert parse_hyperparameters({"epochs": text}).epochs == 2000
+    assert parse_hyperparameters({"epochs": text}).epochs == 200
 
 
 @pytest.mark.parametrize("text", ["None", "null", "none", None])
@@ -179,3 +189,61 @@ def test_help_and_table_name_every_hyperparameter() -> None:
     for name in DEFAULTS:
         assert f"| `{name}` |" in markdown_table()
         assert f"  {name} " in help_text()
+
+
+PAPER = {"epochs": 2000, "lr": 0.001, "lr-schedule": "plateau", "batch-size": 128, "class-weight": "balanced"}
+
+
+@pytest.mark.parametrize("text", ["paper", '"paper"', "Paper", " paper "])
+def test_a_preset_sets_what_is_not_set_explicitly(text: str) -> None:
+    assert parse_hyperparameters({"preset": text}).model_dump(by_alias=True) == DEFAULTS | {"preset": "paper"} | PAPER
+    settings = parse_hyperparameters({"preset": text, "epochs": "7", "class-weight": "None"})
+    assert (settings.epochs, settings.class_weight, settings.lr) == (7, "none", 0.001)
+
+
+@pytest.mark.parametrize("text", ["None", "null", "", None, "default"])
+def test_an_unset_preset_is_the_default_one(text: str | None) -> None:
+    assert parse_hyperparameters({"preset": text}) == Hyperparameters()
+
+
+def test_a_value_of_the_preset_is_kept_if_the_hyperparameter_is_unset() -> None:
+    assert parse_hyperparameters({"preset": "paper", "epochs": "None"}).epochs == 2000
+
+
+def test_an_unknown_preset_is_refused() -> None:
+    with pytest.raises(UserError, match="preset=fastest must be "):
+        parse_hyperparameters({"preset": "fastest"})
+
+
+def test_presets_are_documented() -> None:
+    for name in PRESETS:
+        assert f"| `{name}` |" in preset_table()
+    assert "`epochs=2000`" in preset_table()
+
+
+@pytest.mark.parametrize(("series", "expected"), [(1, 16), (128, 16), (240, 30), (512, 64), (10**6, 64)])
+def test_the_batch_size_depends_on_the_data_unless_it_is_set(series: int, expected: int) -> None:
+    assert Hyperparameters().with_batch_size(series).batch_size == expected
+    assert parse_hyperparameters({"batch-size": "128"}).with_batch_size(series).batch_size == 128
+
+
+def test_the_table_tells_kind_bounds_and_choices() -> None:
+    assert list(PARAMETERS) == list(DEFAULTS)
+    assert {name: parameter.default for name, parameter in PARAMETERS.items()} == DEFAULTS
+    assert PARAMETERS["lr"] == Parameter(
+        name="lr",
+        kind="number",
+        default=0.005,
+        help="learning rate of Adam; the peak of a one-cycle schedule",
+        low=1e-7,
+        high=1.0,
+        search="0.0001:0.01:log",
+        searched_by_default=True,
+    )
+    assert PARAMETERS["num-layers"].allowed == "an integer from 1 to 8"
+    assert PARAMETERS["dropout"].allowed == "a number from 0.0 to 0.99"
+    assert (PARAMETERS["scaling"].choices, PARAMETERS["scaling"].allowed) == (
+        ("dataset", "series", "none"),
+        "dataset, series or none",
+    )
+    assert not PARAMETERS["seed"].search

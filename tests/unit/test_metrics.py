@@ -1,8 +1,9 @@
 import re
+from datetime import timedelta
 
 import pytest
 
-from lstm_fcn.container.metrics import METRICS, metric_text
+from lstm_fcn.container.metrics import METRICS, METRICS_BY_NAME, EpochLine, metric_text
 
 NAMES = [
     "train_loss",
@@ -38,3 +39,33 @@ def test_limits_of_the_platform() -> None:
     assert len(METRICS) <= 20
     assert [metric.name for metric in METRICS] == NAMES
     assert all(len(metric.regex) <= 500 for metric in METRICS)
+
+
+@pytest.mark.parametrize("number", [0, 2])
+@pytest.mark.parametrize("names", [NAMES[:2], NAMES])
+def test_an_epoch_line_is_read_as_it_was_written(number: int, names: list[str]) -> None:
+    line = EpochLine(3, 20, dict.fromkeys(names, 0.125), number)
+    text = line.format(lr=0.001, remaining=timedelta(seconds=90))
+    assert text.startswith(
+        "fine-tuning round: 2, epoch: 3/20, train_loss: 0.125000" if number else "epoch: 3/20, train_"
+    )
+    assert text.endswith(", lr: 0.001000, left: 0:01:30")
+    assert EpochLine.parse(text) == line
+    for name in names:
+        match = re.search(METRICS_BY_NAME[name].regex, text)
+        assert match is not None
+        assert match[1] == "0.125000"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "final: train_loss: 0.1",
+        "epoch: 3/20",
+        "stop requested in epoch: 3/20, train_loss: 0.1",
+        "epoch: x/20, train_loss: 1",
+    ],
+)
+def test_other_lines_report_no_epoch(text: str) -> None:
+    assert EpochLine.parse(text) is None

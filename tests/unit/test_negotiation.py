@@ -2,9 +2,9 @@ import pytest
 from werkzeug.exceptions import NotAcceptable, UnsupportedMediaType
 
 from lstm_fcn.container.media_types import CSV, JSON, JSON_LINES, NPY, OUTPUTS, parse_outputs
-from lstm_fcn.serving.negotiation import Reply, choose_reply, request_type
+from lstm_fcn.serving.negotiation import ResponseFormat, choose_format, request_type
 
-DEFAULT = Reply(CSV, ("probability",))
+DEFAULT = ResponseFormat(CSV, ("probability",))
 
 
 @pytest.mark.parametrize(
@@ -49,50 +49,53 @@ def test_other_request_types_are_refused_by_name(text: str) -> None:
         ("application/json;q=0.5, text/csv", CSV),
         ("image/png, application/jsonlines; charset=utf-8", JSON_LINES),
         ("application/json;q=0, */*;q=0.1", CSV),
-        ("application/x-npy, text/csv;q=0.1", CSV),  # a request can be that, not a reply
+        ("application/x-npy, text/csv;q=0.1", CSV),  # supported for requests only
     ],
 )
 def test_the_best_of_what_is_accepted(accept: str, expected: str) -> None:
-    assert choose_reply(accept, DEFAULT) == Reply(expected, ("probability",))
+    assert choose_format(accept, DEFAULT) == ResponseFormat(expected, ("probability",))
 
 
 def test_where_the_choice_is_left_it_is_the_default() -> None:
-    default = Reply(JSON_LINES)
-    assert choose_reply("*/*", default) == choose_reply("application/*", default) == default
-    assert choose_reply("text/*", default) == Reply(CSV)
+    default = ResponseFormat(JSON_LINES)
+    assert choose_format("*/*", default) == choose_format("application/*", default) == default
+    assert choose_format("text/*", default) == ResponseFormat(CSV)
 
 
 @pytest.mark.parametrize(
     ("accept", "expected"),
     [
-        ("text/csv; output=explanation", Reply(CSV, ("explanation",))),
+        ("text/csv; output=explanation", ResponseFormat(CSV, ("explanation",))),
         (
             'text/csv;output="predicted_label, Probabilities";header=Present',
-            Reply(CSV, OUTPUTS[:1] + OUTPUTS[2:3], True),
+            ResponseFormat(CSV, OUTPUTS[:1] + OUTPUTS[2:3], True),
         ),
-        ("*/*; header=absent", Reply(CSV, ("probability",), False)),
-        ("application/json; header=present", Reply(JSON, ("probability",))),
-        ("application/json; output=probability; q=0.1", Reply(JSON, ("probability",))),
+        ("*/*; header=absent", ResponseFormat(CSV, ("probability",), False)),
+        ("application/json; header=present", ResponseFormat(JSON, ("probability",))),
+        ("application/json; output=probability; q=0.1", ResponseFormat(JSON, ("probability",))),
     ],
 )
-def test_a_range_may_say_what_is_wanted(accept: str, expected: Reply) -> None:
-    assert choose_reply(accept, DEFAULT) == expected
+def test_a_range_may_say_what_is_wanted(accept: str, expected: ResponseFormat) -> None:
+    assert choose_format(accept, DEFAULT) == expected
 
 
 @pytest.mark.parametrize(
     ("accept", "message"),
     [
-        ("image/*", "Accept image/* cannot be met; predictions come as text/csv, application/json or "),
-        ("text/csv;q=0", "Accept text/csv;q=0 cannot be met"),
-        ("nonsense", "Accept has 'nonsense', which is no media type"),
-        ("text/csv; output=probability,explanation", 'several outputs are put in quotes: text/csv; output="'),
-        ("text/csv; output=label", "output=label cannot be met: 'label' is no output; there are predicted_label, "),
+        ("image/*", "Accept image/* is not supported; predictions are available as text/csv, application/json or "),
+        ("text/csv;q=0", "Accept text/csv;q=0 is not supported"),
+        ("nonsense", "Accept contains 'nonsense', which is not a media type"),
+        ("text/csv; output=probability,explanation", 'Quote several outputs: text/csv; output="'),
+        (
+            "text/csv; output=label",
+            "output=label is not supported: 'label' is not an output; supported: predicted_la",
+        ),
         ("text/csv; header=yes", "header=yes must be present or absent"),
     ],
 )
 def test_what_cannot_be_met(accept: str, message: str) -> None:
     with pytest.raises(NotAcceptable) as caught:
-        choose_reply(accept, DEFAULT)
+        choose_format(accept, DEFAULT)
     assert message in (caught.value.description or "")
 
 
@@ -101,8 +104,7 @@ def test_outputs_keep_their_order() -> None:
 
 
 @pytest.mark.parametrize(
-    ("reply", "expected"),
-    [(Reply(CSV), "text/csv; charset=utf-8"), (Reply(JSON), JSON), (Reply(JSON_LINES), JSON_LINES)],
+    ("media_type", "expected"), [(CSV, "text/csv; charset=utf-8"), (JSON, JSON), (JSON_LINES, JSON_LINES)]
 )
-def test_content_type(reply: Reply, expected: str) -> None:
-    assert reply.content_type == expected
+def test_content_type(media_type: str, expected: str) -> None:
+    assert ResponseFormat(media_type).content_type == expected

@@ -1,23 +1,17 @@
-import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-import onnx
 import onnxruntime
 import pytest
 from numpy.typing import NDArray
 
-from lstm_fcn.container import artifact
-from lstm_fcn.container.artifact import Metadata
 from lstm_fcn.container.errors import UserError
 from lstm_fcn.container.media_types import CSV
-from lstm_fcn.container.problem import Scaling
 from lstm_fcn.serving.decode import decode
 from lstm_fcn.serving.predictor import BLOCK, Predictor, TooLargeError
-
-GOLDEN = Path(__file__).parents[1] / "golden" / "v2"
+from tests.models import GOLDEN, save_model_of_variables
 
 
 @pytest.fixture(scope="module")
@@ -96,45 +90,6 @@ def test_engines_agree(series: np.ndarray, predictor: Predictor, monkeypatch: py
     plain = Predictor(GOLDEN / "model", threads=1)
     for values, expected in zip(predictor.predict(series), plain.predict(series), strict=True):
         np.testing.assert_allclose(values, expected, atol=1e-5)
-
-
-def test_a_model_of_version_1_has_no_explanation(tmp_path: Path) -> None:
-    shutil.copytree(GOLDEN.parent / "v1" / "model", tmp_path / "model")
-    predictor = Predictor(tmp_path / "model", threads=1)
-    assert predictor.predict(np.zeros((3, 1, 16))).explanation.shape == (3, 0)
-
-
-# A classifier that can be checked by hand: its classes are the variables, the most probable one has the largest mean.
-GRAPH_OF_VARIABLES = """
-<ir_version: 10, opset_import: ["" : 18]>
-classifier (double[batch, 3, 2] series) => (float[batch, 3] probabilities, float[batch, 2] explanation)
-{
-    values = Cast <to = 1> (series)
-    steps_axis = Constant <value_ints = [2]> ()
-    variables_axis = Constant <value_ints = [1]> ()
-    means = ReduceMean <keepdims = 0> (values, steps_axis)
-    probabilities = Softmax <axis = 1> (means)
-    explanation = ReduceSum <keepdims = 0> (values, variables_axis)
-}
-"""
-
-
-def save_model_of_variables(folder: Path, columns: list[str] | None = None) -> Path:
-    """A model for series of three variables and two time steps, whose classes are the variables."""
-    metadata = Metadata(
-        classes=["y_a", "y_b", "y_c"],
-        columns=columns,
-        num_variables=3,
-        length=2,
-        scaling=Scaling(method="none"),
-        hyperparameters={},
-        metrics={},
-        versions={},
-    )
-    graph = onnx.parser.parse_model(GRAPH_OF_VARIABLES)
-    onnx.checker.check_model(graph)
-    artifact.save(folder, metadata, graph.SerializeToString(), b"")
-    return folder
 
 
 @pytest.mark.parametrize("count", [0, 1, BLOCK + 1])

@@ -21,7 +21,7 @@ def test_defaults() -> None:
         workers=4,
         timeout=60,
         max_body_mib=25,
-        reply_type=None,
+        response_type=None,
         outputs=(),
         precision="float32",
         log_level=20,
@@ -44,7 +44,7 @@ def test_everything_set() -> None:
     }
     settings = Settings.from_environment(environment)
     assert (settings.port, settings.workers) == (9090, 2)
-    assert (settings.reply_type, settings.outputs) == ("application/json", ("predicted_label", "explanation"))
+    assert (settings.response_type, settings.outputs) == ("application/json", ("predicted_label", "explanation"))
     assert (settings.precision, settings.log_level) == ("bfloat16", 30)
     assert (settings.timeout, settings.max_body_mib) == (3600, 7)
 
@@ -69,7 +69,7 @@ def test_a_wrong_value_is_named(text: str) -> None:
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("SAGEMAKER_INFERENCE_OUTPUT", "label", "SAGEMAKER_INFERENCE_OUTPUT=label is wrong: 'label' is not an output"),
+        ("SAGEMAKER_INFERENCE_OUTPUT", "label", "SAGEMAKER_INFERENCE_OUTPUT=label is invalid: 'label' is not an out"),
         ("SAGEMAKER_INFERENCE_OUTPUT", "probability,,", "'' is not an output; supported: predicted_label, "),
         ("SAGEMAKER_INFERENCE_OUTPUT", "probability,probability", "'probability' is listed twice"),
         ("SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT", "image/png", "must be text/csv, application/json or application/jso"),

@@ -1,0 +1,96 @@
+"""Models made by hand, whose predictions are known: tests of serving neither train nor read binary files."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from lstm_fcn.container import artifact
+from lstm_fcn.container.artifact import Metadata
+from lstm_fcn.container.csv_header import HEADERLESS, Columns
+from lstm_fcn.container.problem import Problem, Scaling
+
+GOLDEN = Path(__file__).parent / "golden" / "v1"  # a trained model: two variables, three targets under a header
+
+LENGTH = 16
+CLASSES = ("1.0", 'up, not "down"')
+SLOPE = np.linspace(-1, 1, LENGTH).round(3)
+SERIES = np.array(
+    [(1 if k % 2 == 0 else -1) * SLOPE + np.random.default_rng(k).normal(scale=0.1, size=LENGTH) for k in range(8)]
+).round(5)
+ROWS = "".join(",".join(f"{value:.5f}" for value in row) + "\n" for row in SERIES)
+NAMES = [CLASSES[1], CLASSES[0]] * 4
+LABELS = ['"up, not ""down"""', "1.0"] * 4  # as CSV cells
+
+
+def probabilities(series: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What the plain model returns for `[N, LENGTH]`: a series that rises is of the second class."""
+    rising = 1 / (1 + np.exp(-series @ SLOPE))
+    return np.stack([1 - rising, rising], axis=1)
+
+
+# One hidden layer whose units all hold the same sum; it takes about as long as a small network.
+PLAIN_GRAPH = """
+<ir_version: 10, opset_import: ["" : 18]>
+classifier (double[batch, 1, 16] series) => (float[batch, 2] probabilities, float[batch, 16] explanation)
+<float[16, 1] slope = {%s}>
+{
+    values = Cast <to = 1> (series)
+    row = Constant <value_ints = [0, 16]> ()
+    rows = Reshape (values, row)
+    units = Constant <value_ints = [1, 8192]> ()
+    weights = Expand (slope, units)
+    hidden = MatMul (rows, weights)
+    last = Constant <value_ints = [1]> ()
+    score = ReduceMean <keepdims = 1> (hidden, last)
+    rising = Sigmoid (score)
+    one = Constant <value_float = 1.0> ()
+    falling = Sub (one, rising)
+    probabilities = Concat <axis = 1> (falling, rising)
+    order = Transpose (slope)
+    explanation = Mul (rows, order)
+}
+"""
+
+# The classes are the variables; the most probable one has the largest mean.
+VARIABLES_GRAPH = """
+<ir_version: 10, opset_import: ["" : 18]>
+classifier (double[batch, 3, 2] series) => (float[batch, 3] probabilities, float[batch, 2] explanation)
+{
+    values = Cast <to = 1> (series)
+    steps_axis = Constant <value_ints = [2]> ()
+    variables_axis = Constant <value_ints = [1]> ()
+    means = ReduceMean <keepdims = 0> (values, steps_axis)
+    probabilities = Softmax <axis = 1> (means)
+    explanation = ReduceSum <keepdims = 0> (values, variables_axis)
+}
+"""
+
+
+def save_plain_model(folder: Path) -> Path:
+    """A model of data without a header: series of one variable and 16 values, two classes."""
+    graph = PLAIN_GRAPH % ", ".join(map(str, SLOPE))
+    return _save(folder, graph, Problem(task="binary", classes=CLASSES, length=LENGTH, scaling=Scaling(method="none")))
+
+
+def save_model_of_variables(folder: Path, columns: tuple[str, ...] = ()) -> Path:
+    """A model for series of three variables and two time steps, whose classes are the variables."""
+    classes = ("y_a", "y_b", "y_c")
+    problem = Problem(
+        task="multiclass",
+        classes=classes,
+        columns=Columns(classes, columns, 3) if columns else HEADERLESS,
+        num_variables=3,
+        length=2,
+        scaling=Scaling(method="none"),
+    )
+    return _save(folder, VARIABLES_GRAPH, problem)
+
+
+def _save(folder: Path, text: str, problem: Problem) -> Path:
+    graph = onnx.parser.parse_model(text)
+    onnx.checker.check_model(graph)
+    metadata = Metadata(problem=problem, hyperparameters={}, metrics={}, versions={})
+    artifact.save(folder, metadata, graph.SerializeToString(), b"")
+    return folder
