@@ -1,6 +1,7 @@
 """The platform's checklist as a table: `python -m tests.checklist` runs each row's tests and says how it went.
 
-A row is a test `test_row_NN_...`; its docstring says what the platform asks for.
+A row is a test marked `checklist("NN: what the platform requires")`, or called `test_row_NN_...` with a docstring.
+Several tests may share a row.
 """
 
 import inspect
@@ -11,12 +12,7 @@ from pathlib import Path
 import pytest
 
 FOLDER = Path(__file__).parent
-FILES = [
-    FOLDER / "contract" / "test_checklist.py",
-    FOLDER / "contract" / "test_serving_checklist.py",
-    FOLDER / "images" / "test_checklist.py",
-    FOLDER / "images" / "test_local_mode.py",
-]
+FOLDERS = [FOLDER / "contract", FOLDER / "images", FOLDER / "unit"]
 WORST = ["passed", "skipped", "failed"]  # of a row's tests, the worst counts
 
 
@@ -24,17 +20,24 @@ class Table:
     """A pytest plugin that notes how each row went."""
 
     def __init__(self) -> None:
+        self.rows: dict[str, int] = {}  # of each test
         self.requirements: dict[int, str] = {}
         self.outcomes: dict[int, tuple[str, str]] = {}
 
-    def pytest_collection_finish(self, session: pytest.Session) -> None:
-        for item in session.items:
-            row = row_of(item.nodeid)
-            if row is not None and isinstance(item, pytest.Function):
-                self.requirements[row] = (inspect.getdoc(item.function) or "").partition("\n")[0]
+    def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
+        others = []
+        for item in items:
+            found = row_of(item)
+            if found is None:
+                others.append(item)
+            else:
+                self.rows[item.nodeid], requirement = found
+                self.requirements.setdefault(self.rows[item.nodeid], requirement)
+        config.hook.pytest_deselected(items=others)
+        items[:] = [item for item in items if item.nodeid in self.rows]
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        row = row_of(report.nodeid)
+        row = self.rows.get(report.nodeid)
         if row is None or (report.passed and report.when != "call"):
             return
         worst = self.outcomes.get(row, ("passed", ""))
@@ -50,9 +53,16 @@ class Table:
         return "\n".join(lines)
 
 
-def row_of(nodeid: str) -> int | None:
-    found = re.search(r"::test_row_(\d+)_", nodeid)
-    return int(found[1]) if found else None
+def row_of(item: pytest.Item) -> tuple[int, str] | None:
+    """A test's row and what it requires; None if the test belongs to no row."""
+    mark = item.get_closest_marker("checklist")
+    if mark is not None:
+        found = re.match(r"\D*(\d+)\W*(.*)", str(mark.args[0]))
+        return (int(found[1]), found[2]) if found else None
+    found = re.search(r"::test_row_(\d+)_", item.nodeid)
+    if found is None or not isinstance(item, pytest.Function):
+        return None
+    return int(found[1]), (inspect.getdoc(item.function) or "").partition("\n")[0]
 
 
 def reason(report: pytest.TestReport) -> str:
@@ -67,7 +77,7 @@ def reason(report: pytest.TestReport) -> str:
 
 def main() -> int:
     table = Table()
-    code = pytest.main(["-q", *sys.argv[1:], *map(str, FILES)], plugins=[table])
+    code = pytest.main(["-q", *sys.argv[1:], *map(str, FOLDERS)], plugins=[table])
     print(f"\n{table.text()}")
     return int(code)
 

@@ -1,13 +1,15 @@
 """Fixtures of several test files."""
 
 import os
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.programs import Result, TrainingJob, assert_succeeded, labelled_csv, side_by_side
+from tests.models import GOLDEN, save_plain_model
+from tests.programs import Endpoint, Result, TrainingJob, assert_succeeded, endpoint, labelled_csv, side_by_side
 
 EPOCHS = 60  # of each of the two rounds of an interrupted job
 INTERRUPTED = {
@@ -62,3 +64,25 @@ def stopped(tmp_path_factory: pytest.TempPathFactory) -> TrainingJob:
     job = prepare_interrupted(tmp_path_factory.mktemp("stopped") / "ml", **BY_EPOCH)
     side_by_side(stop_in_training, [job])
     return job
+
+
+# Responses are logged to a pipe that is read only at the end, so that the shared endpoints must not log each request.
+QUIET = {"SAGEMAKER_MODEL_SERVER_WORKERS": "2", "SAGEMAKER_CONTAINER_LOG_LEVEL": "30"}
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
+    """An endpoint with the plain model, for tests that leave it as it is."""
+    root = tmp_path_factory.mktemp("plain")
+    save_plain_model(root / "model")
+    with endpoint(root, **QUIET) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def trained_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
+    """An endpoint with the golden model, for tests that leave it as it is."""
+    root = tmp_path_factory.mktemp("trained")
+    shutil.copytree(GOLDEN / "model", root / "model")
+    with endpoint(root, **QUIET) as running:
+        yield running

@@ -1,7 +1,6 @@
 """The rows of the checklist that need a container; the others are in `tests/contract/test_checklist.py`."""
 
 import re
-import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -12,8 +11,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from lstm_fcn.container.metrics import METRICS
-from tests.contract.test_serving import GOLDEN, LABELS, ROWS
 from tests.images.engine import SERVE, TRAIN, Container, docker, inspect, running
+from tests.models import LABELS, ROWS, save_plain_model
 from tests.programs import (
     MODEL_FILES,
     TrainingJob,
@@ -269,7 +268,7 @@ def test_row_49_metrics_on_a_pipe_and_on_a_terminal(finished: dict[str, Run]) ->
 
 def serve_model(tmp_path: Path) -> Path:
     """A model to mount, which everyone may read."""
-    return Path(shutil.copytree(GOLDEN / "model", tmp_path / "model"))
+    return save_plain_model(tmp_path / "model")
 
 
 @pytest.mark.parametrize("command", [["serve"], []], ids=["serve", "no argument"])

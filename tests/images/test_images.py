@@ -1,19 +1,18 @@
 """Both images, built and run as the README says. More is in the checklist beside."""
 
-import shutil
 import time
 from pathlib import Path
 
 import pytest
 
-from tests.contract.test_serving import GOLDEN, LABELS, ROWS
 from tests.images.engine import SERVE, TRAIN, docker, inspect, running
+from tests.models import LABELS, ROWS, save_plain_model
 from tests.programs import TrainingJob, free_port, request, wait_until_healthy
 
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    return Path(shutil.copytree(GOLDEN / "model", tmp_path / "model"))
+    return save_plain_model(tmp_path / "model")
 
 
 class TestImages:
