@@ -68,7 +68,7 @@ def train_model(channels: dict[str, Sequence[Path]], output: Path, hyperparamete
     # In what the job says, the places as the user knows them.
     names = {str(link): str(path) for link, path in links.items()}
     names |= {str(optml.output_data): str(output), str(optml.model): str(output)}
-    code = _watch(["training"], {"SAGEMAKER_BASE_DIR": str(optml.root)}, names)
+    code = _watch(["lstm_fcn.training"], {"SAGEMAKER_BASE_DIR": str(optml.root)}, names)
     if code == 0:
         results = [optml.model / name for name in (artifact.GRAPH, artifact.WEIGHTS, artifact.METADATA)]
         for path in (*results, *(optml.output_data / name for name in REPORT)):
@@ -254,7 +254,7 @@ def serve(model: Path, port: int, workers: int | None, precision: str) -> int:
     click.echo(f"http://localhost:{port}/")
     with tempfile.TemporaryDirectory() as root:
         (Path(root) / "model").symlink_to(model.resolve())
-        return _call("serving", (), {**settings, "SAGEMAKER_BASE_DIR": root})
+        return _call("lstm_fcn.serving", (), {**settings, "SAGEMAKER_BASE_DIR": root})
 
 
 # Benchmarks
