@@ -75,7 +75,7 @@ def find_bad_cell(lines: list[str], rules: Preprocessing, advise: bool) -> tuple
                 return row, column, f"is empty; every value must be a number{advice}"
             if not _NUMBER.fullmatch(cell):
                 return row, column, not_a_number(cell) + advice
-            if not np.isfinite(float(cell)):
+            if not np.isfinite(float(cell.strip())):  # float refuses some white space that the pattern accepts
                 return row, column, f"is {shorten(cell)}, which is too large for a number"
     raise AssertionError("the parser refused lines in which every cell is a number")
 

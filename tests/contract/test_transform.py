@@ -9,17 +9,18 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
 
 from tests.contract.conftest import Mount
-from tests.contract.test_formats import NAMES, V2
-from tests.contract.test_serving import GOLDEN, LABELS, ROWS
+from tests.models import GOLDEN, LABELS, NAMES, ROWS, save_plain_model
 from tests.programs import endpoint, environment
 
-MODEL = GOLDEN / "model"
+_folder = tempfile.TemporaryDirectory()
+MODEL = save_plain_model(Path(_folder.name))
 LINES = ROWS.splitlines()
 MANY = 4000  # times the rows: several blocks
 
@@ -143,8 +144,8 @@ class TestForms:
         assert [json.loads(line)["predicted_label"] for line in lines] == NAMES
 
     def test_data_with_a_header(self) -> None:
-        text = (V2 / "series.csv").read_text()
-        result = transform("-", "-", "--join", given=text.encode(), model=V2 / "model")
+        text = (GOLDEN / "series.csv").read_text()
+        result = transform("-", "-", "--join", given=text.encode(), model=GOLDEN / "model")
         table = list(csv.DictReader(io.StringIO(result.stdout.decode())))
         assert len(table) == 8
         assert list(table[0])[-6:] == ["y_rises", "y_falls", "y_high", "p_rises", "p_falls", "p_high"]

@@ -1,7 +1,7 @@
 """Coverage-guided fuzzing: `python -m tests.fuzz TARGET [-max_total_time=60]`, with what libFuzzer takes.
 
-What it finds on its way is kept in build/fuzz for the next run, and so are bytes that break a target; once mended,
-those belong into the corpus.
+Inputs that it finds are kept in build/fuzz for the next run, and so are inputs that break a target; once the bug is
+fixed, add those to the corpus.
 """
 
 import logging
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import atheris
 
-with atheris.instrument_imports(include=["container", "serving", "tests.fuzz.targets"]):
+with atheris.instrument_imports(include=["lstm_fcn.container", "lstm_fcn.serving", "tests.fuzz.targets"]):
     from tests.fuzz.targets import CORPUS, TARGETS
 
 

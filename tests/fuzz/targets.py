@@ -1,10 +1,11 @@
-"""What is fuzzed: functions of bytes that must not raise, whatever the bytes are.
+"""Fuzz targets: functions of bytes that must not raise, whatever the bytes are.
 
-Each takes its options from the first bytes. `python -m tests.fuzz` searches for bytes that break one; the corpus of
-what was found so far is run by the unit tests.
+Each takes its options from the first byte. `python -m tests.fuzz` searches for bytes that break one; the unit tests run
+the corpus of earlier findings.
 """
 
 import io
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -23,8 +24,8 @@ from lstm_fcn.serving.app import create_app
 from lstm_fcn.serving.decode import decode
 from lstm_fcn.serving.predictor import Predictor
 from lstm_fcn.serving.settings import Settings
+from tests.models import GOLDEN, save_plain_model
 
-GOLDEN = Path(__file__).parents[1] / "golden"
 CORPUS = Path(__file__).parent / "corpus"
 
 RULES = [
@@ -39,8 +40,8 @@ PATHS = ("/invocations", "/ping", "/execution-parameters", "/models")
 STATUSES = {200, 204, 400, 404, 405, 406, 413, 415}
 
 
-def fuzz_codec(data: bytes) -> None:
-    """The rows of any text are read, or a `UserError` says why not; alike in blocks and with care line by line."""
+def fuzz_csv(data: bytes) -> None:
+    """Any text is read or gets a `UserError`, with the same result in blocks of any size and line by line."""
     options, text = data[:1] or b"\0", data[1:]
     labelled, rules, columns = options[0] & 1, RULES[options[0] // 2 % 6], COLUMNS[options[0] // 12 % 3]
     variables = VARIABLES[options[0] // 36 % 3]
@@ -84,7 +85,7 @@ def fuzz_codec(data: bytes) -> None:
 
 
 def rows_of(blocks: list[Block]) -> list[tuple[int, list[list[float]]]]:
-    """Rows and their values, without what pads shorter ones to the width of their block."""
+    """Rows and their values, without the padding of shorter rows."""
 
     def values(series: NDArray[np.float64]) -> list[list[float]]:
         known = np.flatnonzero(~np.isnan(series).all(axis=0))
@@ -98,12 +99,12 @@ def rows_of(blocks: list[Block]) -> list[tuple[int, list[list[float]]]]:
 
 
 def fuzz_decode(data: bytes) -> None:
-    """A request of any format becomes series that the network can take, or a `UserError` says why not."""
+    """A request in any format becomes complete series or gets a `UserError`."""
     options, body = data[:1] or b"\0", data[1:]
     metadata = predictor(options[0] & 1).metadata
     variables = (1, 2, 4, 16)[options[0] // 48 % 4]
     update = {"preprocessing": RULES[options[0] // 8 % 6], "num_variables": variables, "length": 16 // variables}
-    metadata = metadata.model_copy(update=update)
+    metadata = metadata.model_copy(update={"problem": metadata.problem.model_copy(update=update)})
     try:
         series = decode(body, REQUEST_TYPES[options[0] // 2 % 4], metadata)
     except UserError as error:
@@ -114,7 +115,7 @@ def fuzz_decode(data: bytes) -> None:
 
 
 def fuzz_http(data: bytes) -> None:
-    """Whatever is sent gets a status that the contract knows, and never the server's own fault.
+    """Every request gets a status of the contract, never an internal error.
 
     The first byte chooses model, method and path; NUL ends `Content-Type`, another one ends `Accept`.
     """
@@ -123,19 +124,22 @@ def fuzz_http(data: bytes) -> None:
     accept, _, body = rest.partition(b"\0")
     headers = {"Content-Type": content_type.decode("latin-1"), "Accept": accept.decode("latin-1")}
     if any(character in value for value in headers.values() for character in "\r\n"):
-        return  # no server hands such headers on
+        return  # a server never passes such headers on
     method, path = METHODS[options[0] // 2 % 4], PATHS[options[0] // 8 % 4]
-    reply = client(options[0] & 1).open(path, method=method, data=body, headers=headers)
-    assert reply.status_code in STATUSES, (reply.status_code, reply.text)
-    if reply.status_code >= 400:
-        assert len(reply.text) < 1000 + len(accept) + len(content_type)
-        assert "Traceback" not in reply.text
+    response = client(options[0] & 1).open(path, method=method, data=body, headers=headers)
+    assert response.status_code in STATUSES, (response.status_code, response.text)
+    if response.status_code >= 400:
+        assert len(response.text) < 1000 + len(accept) + len(content_type)
+        assert "Traceback" not in response.text
 
 
 @cache
 def predictor(number: int) -> Predictor:
     """A model of data without a header, or with one."""
-    return Predictor(GOLDEN / f"v{number + 1}" / "model", threads=1)
+    if number:
+        return Predictor(GOLDEN / "model", threads=1)
+    with tempfile.TemporaryDirectory() as folder:
+        return Predictor(save_plain_model(Path(folder)), threads=1)
 
 
 @cache
@@ -143,4 +147,4 @@ def client(number: int) -> FlaskClient:
     return create_app(predictor(number), Settings.from_environment({})).test_client()
 
 
-TARGETS: dict[str, Callable[[bytes], None]] = {"codec": fuzz_codec, "decode": fuzz_decode, "http": fuzz_http}
+TARGETS: dict[str, Callable[[bytes], None]] = {"csv": fuzz_csv, "decode": fuzz_decode, "http": fuzz_http}

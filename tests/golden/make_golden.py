@@ -1,8 +1,8 @@
-"""Makes a golden artifact of the current schema version: a tiny model, a request, and its probabilities for it.
+"""Make a golden artifact of the current schema version: a tiny model, a request, and the predictions for it.
 
     python -m tests.golden.make_golden
 
-Run once for each schema version and commit the folder; it must load for ever, so it is never made again.
+Run once for each schema version and commit the folder. It must load forever, so it is never made again.
 """
 
 import shutil
@@ -52,7 +52,7 @@ def make_rows(count: int, seed: int) -> tuple[np.ndarray, list[str]]:
 
 def main() -> None:
     if FOLDER.exists():
-        raise SystemExit(f"{FOLDER} exists already; a golden artifact is never made again.")
+        raise SystemExit(f"{FOLDER} exists; a golden artifact is never made again.")
     names = ",".join(f"x_{variable}_{k}" for variable in VARIABLES for k in range(LENGTH))
     targets, rows = make_rows(80, seed=0)
     labelled = [f"{row},{','.join(map(str, flags))}" for row, flags in zip(rows, targets, strict=True)]

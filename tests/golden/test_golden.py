@@ -1,4 +1,4 @@
-"""The artifacts of every released schema version load, and give the predictions that they gave when they were made."""
+"""The artifacts of every released schema version load and give the same predictions as when they were made."""
 
 from pathlib import Path
 

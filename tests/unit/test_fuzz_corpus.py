@@ -1,4 +1,4 @@
-"""What fuzzing has found, or starts from, once more."""
+"""The corpus of the fuzz targets: earlier findings and starting points."""
 
 from pathlib import Path
 
