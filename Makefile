@@ -104,18 +104,18 @@ bench-serve: install
 	command -v wrk > /dev/null || apt-get install --yes --quiet wrk
 	$(BIN)/python -m lstm_fcn.benchmarks.serving
 
-# Test accuracies over the UCR archive (TIME_SERIES_DATA), compared with published ones: hours, and it can be stopped
-# and called again. METHODS, CELLS, SEEDS and PROTOCOL say what is run.
+# Test accuracies over the UCR archive (TIME_SERIES_DATA), compared with published ones. Takes hours; if interrupted, run
+# it again to resume. METHODS, CELLS, SEEDS and PRESET select the runs.
 METHODS ?= LSTM-FCN ALSTM-FCN
 CELLS ?= 8
 SEEDS ?= 0 1 2
-PROTOCOL ?= fast
+PRESET ?= default
 RESULTS ?= build/accuracy
 bench-accuracy: install
-	$(BIN)/python -m lstm_fcn.benchmarks.archive $(TIME_SERIES_DATA)/ucr build/problems
-	$(BIN)/python -m lstm_fcn.benchmarks.accuracy build/problems $(RESULTS)/ucr-$(PROTOCOL).csv --methods $(METHODS) \
-		--cells $(CELLS) --seeds $(SEEDS) --protocol $(PROTOCOL) --skip-irregular
-	$(BIN)/python -m lstm_fcn.benchmarks.compare $(RESULTS)/ucr-$(PROTOCOL).csv --output $(RESULTS)/ucr-$(PROTOCOL) \
+	$(BIN)/lstm-fcn benchmark import $(TIME_SERIES_DATA)/ucr build/problems
+	$(BIN)/lstm-fcn benchmark run build/problems $(RESULTS)/ucr-$(PRESET).csv $(METHODS:%=--method %) \
+		$(CELLS:%=--cells %) $(SEEDS:%=--seed %) --preset $(PRESET) --skip-irregular
+	$(BIN)/lstm-fcn benchmark compare $(RESULTS)/ucr-$(PRESET).csv --output $(RESULTS)/ucr-$(PRESET) \
 		--published $(TIME_SERIES_DATA)/reference_accuracies.csv
 
 # bfloat16 against float32 on problems of the UCR archive (TIME_SERIES_DATA), and the pictures in docs/.

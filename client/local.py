@@ -257,26 +257,6 @@ def serve(model: Path, port: int, workers: int | None, precision: str) -> int:
         return _call("lstm_fcn.serving", (), {**settings, "SAGEMAKER_BASE_DIR": root})
 
 
-# Benchmarks
-
-
-@click.group()
-def benchmark() -> None:
-    """Import an archive of problems, measure accuracies over it, and compare them with published ones."""
-
-
-def _add_benchmark(name: str, module: str, text: str) -> None:
-    @benchmark.command(name, help=text, context_settings={"ignore_unknown_options": True, "help_option_names": []})
-    @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-    def run(arguments: Sequence[str]) -> int:
-        return _call(module, arguments)
-
-
-_add_benchmark("import", "lstm_fcn.benchmarks.archive", "Import the problems of a UCR or UEA archive.")
-_add_benchmark("run", "lstm_fcn.benchmarks.accuracy", "Train and test over imported problems.")
-_add_benchmark("compare", "lstm_fcn.benchmarks.compare", "Tables, tests and pictures from results.")
-
-
 def _check_model(folder: Path) -> None:
     """Say at once, and in the words of this command, that there is no model."""
     if not folder.is_dir():

@@ -3,7 +3,6 @@ import io
 import os
 import re
 import shutil
-import sys
 import zipfile
 from pathlib import Path
 
@@ -12,18 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lstm_fcn.benchmarks.archive import (
-    Declared,
-    Description,
-    find_problems,
-    import_archive,
-    import_problem,
-    load_description,
-    main,
-    read_problem,
-    read_summary,
-)
+from lstm_fcn.benchmarks.archive import find_problems
 from lstm_fcn.benchmarks.formats import parse
+from lstm_fcn.benchmarks.problems import Description, import_archive, import_problem, load_description, read_problem
+from lstm_fcn.benchmarks.summary import Declared, read_summary
+from lstm_fcn.client.__main__ import main
 from lstm_fcn.container.csv_header import HEADERLESS
 from lstm_fcn.container.csv_reader import SeriesReader
 from lstm_fcn.container.errors import UserError
@@ -160,7 +152,7 @@ GOOD = "1\t1\t2\n2\t3\t4\n"
         (".tsv", "1\t1\t2\nNaN\t3\t4\n", "row 2 has no label"),
         (".tsv", "1\t1\t2\n2\tNaN\tNaN\n", "row 2 has no values"),
         (".tsv", "1,1,2\n2,3,4\n", "row 1 has a label only ('1,1,2')"),
-        (".tsv", "1\t1\t2\n1\t3\t4\n", "Tiny_TRAIN.tsv has one class only ('1')"),
+        (".tsv", "1\t1\t2\n1\t3\t4\n", "Tiny_TRAIN.tsv has only one class ('1')"),
         (".tsv", "1\t1\n2\t3\n", "Tiny_TRAIN.tsv has 1 values in a row and Tiny_TEST.tsv 2"),
         (".tsv", "\n", "Tiny/Tiny_TRAIN.tsv is empty"),
         (".ts", "1,2:a\n", "has no line @data"),
@@ -220,7 +212,9 @@ def test_both_halves_have_the_same_variables(tmp_path: Path) -> None:
 def test_a_missing_half(tmp_path: Path) -> None:
     put(tmp_path, GOOD, None)
     put(tmp_path, None, "1 1 2", ".txt")
-    with pytest.raises(UserError, match=r"one format in one folder, but has only Tiny/\S+TEST.txt, Tiny/\S+TRAIN.tsv"):
+    with pytest.raises(
+        UserError, match=r"same format in the same folder; found only Tiny/\S+TEST.txt, Tiny/\S+TRAIN.tsv"
+    ):
         read_problem(find_problems(tmp_path)[0])
 
 
@@ -259,7 +253,7 @@ def test_files_of_no_problem_are_left_out(tmp_path: Path) -> None:
 
 def test_an_archive_without_problems(tmp_path: Path) -> None:
     (tmp_path / "file.zip").write_bytes(b"PK")
-    for path, message in ((tmp_path, "no problem"), (tmp_path / "x", "No such file"), (tmp_path / "file.zip", "zip")):
+    for path, message in ((tmp_path, "no problems"), (tmp_path / "x", "No such file"), (tmp_path / "file.zip", "zip")):
         with pytest.raises(UserError, match=message):
             find_problems(path)
 
@@ -293,7 +287,7 @@ def test_a_zip_file_is_read_like_a_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["../../Tiny/Tiny_TRAIN.tsv", "/Tiny/Tiny_TRAIN.tsv", "..\\Tiny_TRAIN.tsv", "C:\\x"])
 def test_a_zip_file_with_a_path_outside(tmp_path: Path, name: str) -> None:
     path = pack(tmp_path / "archive.zip", {name: GOOD, "Tiny/Tiny_TEST.tsv": GOOD})
-    with pytest.raises(UserError, match="leads outside"):
+    with pytest.raises(UserError, match="contains a path outside the archive"):
         find_problems(path)
 
 
@@ -301,9 +295,9 @@ def test_the_password_of_a_zip_file(tmp_path: Path) -> None:
     path = tmp_path / "archive.zip"
     path.write_bytes(base64.b64decode(ENCRYPTED))
     assert read_problem(find_problems(path, "someone")[0]).train.series.tolist() == [[[0.5]], [[1.5]]]
-    with pytest.raises(UserError, match=r"is encrypted; say its password with --password"):
+    with pytest.raises(UserError, match=r"is encrypted. Give its password with --password"):
         find_problems(path)
-    with pytest.raises(UserError, match="another password"):
+    with pytest.raises(UserError, match="the password is wrong"):
         find_problems(path, "somebody")
 
 
@@ -319,8 +313,8 @@ def test_a_damaged_zip_file(tmp_path: Path) -> None:
 
 def test_large_files_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = pack(tmp_path / "archive.zip", {f"Tiny/Tiny_{half}.tsv": GOOD for half in ("TRAIN", "TEST")})
-    monkeypatch.setattr("lstm_fcn.benchmarks.archive.LARGEST_FILE", len(GOOD) - 1)
-    with pytest.raises(UserError, match=f"Tiny_TRAIN.tsv has {len(GOOD)} bytes; at most {len(GOOD) - 1}"):
+    monkeypatch.setattr("lstm_fcn.benchmarks.archive.MAX_FILE_BYTES", len(GOOD) - 1)
+    with pytest.raises(UserError, match=f"Tiny_TRAIN.tsv has {len(GOOD)} bytes; the limit is {len(GOOD) - 1}"):
         read_problem(find_problems(path)[0])
 
 
@@ -353,7 +347,7 @@ def test_a_simple_summary(text: str, shortest: int | None, length: int) -> None:
         ("", "has no column name"),
         ("name,train,test,length\n", "has no column class"),
         ("name,train,test,length,class\nA,1,1,1,2\nB,1,,1,2\n", "row 3: test is ''"),
-        ("name,train,test,length,class\nA,1,1,long,2\n", "row 2: the length 'long' is none of"),
+        ("name,train,test,length,class\nA,1,1,long,2\n", "row 2: the length is 'long'"),
     ],
 )
 def test_a_summary_that_is_wrong(text: str, message: str) -> None:
@@ -366,7 +360,7 @@ def test_counts_must_be_as_declared(tmp_path: Path) -> None:
     (problem,) = find_problems(tmp_path / "archive")
     right = {"tiny": Declared("sums.csv", 2, 2, 2, None, 2)}
     wrong = {"tiny": Declared("sums.csv", 3, 2, 4, 1, 2)}
-    message = "sums.csv says: 2 series in train, not 3; 2 classes, not 4; 2 values in the shortest series, not 1"
+    message = "differ from sums.csv: 2 series in train, not 3; 2 classes, not 4; 2 values in the shortest series, not 1"
     with pytest.raises(UserError, match=message):
         import_problem(problem, tmp_path / "out", wrong)
     assert not (tmp_path / "out").exists()
@@ -400,7 +394,7 @@ def test_only_what_has_changed_is_imported_again(tmp_path: Path) -> None:
 
 def test_a_folder_that_was_not_imported_is_left_alone(tmp_path: Path) -> None:
     put(tmp_path, GOOD, GOOD)
-    with pytest.raises(UserError, match=r"Tiny is no imported problem: problem.json cannot be read"):
+    with pytest.raises(UserError, match=r"Tiny is not an imported problem: problem.json cannot be read"):
         import_problem(find_problems(tmp_path)[0], tmp_path)
     (tmp_path / "Tiny/problem.json").write_text('{"name": "Tiny"}')
     with pytest.raises(UserError, match=r"problem.json is damaged: train: Field required"):
@@ -412,7 +406,7 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("lstm_fcn.benchmarks.archive._write_csv", fail)
+    monkeypatch.setattr("lstm_fcn.benchmarks.problems._write_csv", fail)
     put(tmp_path / "archive", GOOD, GOOD)
     with pytest.raises(UserError, match="Tiny: No space left on device"):
         import_problem(find_problems(tmp_path / "archive")[0], tmp_path / "out")
@@ -436,24 +430,23 @@ def test_a_mistake_in_one_problem_does_not_stop_the_others(tmp_path: Path, capsy
     ]
     assert printed.err.splitlines() == [
         "Bad: refused: Bad/Bad_TRAIN.tsv, row 1 has a label only ('wrong'), or other separators than the format.",
-        "Unseen: WARNING: no summary has it, so its counts are not checked",
-        "Unseen: WARNING: its test series have classes that train lacks: 7",
+        "Unseen: WARNING: not in the summary, so its counts are not checked",
+        "Unseen: WARNING: test series have classes not in train: 7",
     ]
 
 
-def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     put(tmp_path / "archive", GOOD, GOOD)
     put(tmp_path / "archive", "wrong", GOOD, name="Bad")
 
     def run(*arguments: str) -> int:
-        monkeypatch.setattr(sys, "argv", ["archive", str(tmp_path / "archive"), str(tmp_path / "out"), *arguments])
-        return main()
+        return main(["benchmark", "import", str(tmp_path / "archive"), str(tmp_path / "out"), *arguments])
 
-    assert run("--problems", "Tiny") == 0
+    assert run("--problem", "Tiny") == 0
     assert run() == 2
     assert capsys.readouterr().out.endswith("imported 0, unchanged 1, refused 1\n")
-    assert run("--problems", "Tin") == 2
-    assert capsys.readouterr().err == "UserError: The archive has no problem Tin; did you mean Tiny?\n"
+    assert run("--problem", "Tin") == 2
+    assert capsys.readouterr().err == "Error: The archive has no problem Tin; did you mean Tiny?\n"
     assert run("--summary", str(tmp_path / "none.csv")) == 2
     assert "none.csv cannot be read: No such file" in capsys.readouterr().err
 

@@ -63,7 +63,7 @@ def test_a_package_that_is_not_installed_is_named(
     assert expected in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", [["transform"], ["benchmark", "import"], ["benchmark", "compare"]])
+@pytest.mark.parametrize("command", [["transform"]])
 def test_help_names_the_command_that_was_typed(command: list[str], capfd: pytest.CaptureFixture[str]) -> None:
     assert main([*command, "--help"]) == 0
     assert capfd.readouterr().out.startswith(f"usage: lstm-fcn {' '.join(command)} [-h]")

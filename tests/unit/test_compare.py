@@ -1,5 +1,4 @@
 import math
-import sys
 from collections.abc import Callable
 from itertools import combinations, product
 from pathlib import Path
@@ -9,7 +8,8 @@ import pandas as pd
 import pytest
 from scipy import stats  # type: ignore[import-untyped]
 
-from lstm_fcn.benchmarks import compare, statistics
+from lstm_fcn.benchmarks import compare, report, statistics
+from lstm_fcn.client.__main__ import main
 
 # Demsar (2006), table 6. The paper's ranks tell the last two of row 13 apart, which it prints as 0.975 both.
 DEMSAR = pd.DataFrame(
@@ -145,22 +145,21 @@ def test_cliques_have_no_pair_that_differs(different: list[str], expected: list[
     assert ["".join(clique) for clique in statistics.cliques("ABCD", pairs, 0.05)] == expected
 
 
-HEADER = "dataset,method,cells,seed,protocol,classes,accuracy,seconds\n"
+HEADER = "dataset,method,cells,seed,preset,classes,accuracy,seconds\n"
 
 Run = Callable[..., str]
 
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run the command line in a folder of its own, mostly without pictures; returns what it says on standard error."""
+    """Run the command line in a folder of its own, mostly without pictures; return its standard error."""
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments: str, pictures: bool = False) -> str:
         with monkeypatch.context() as patch:
-            patch.setattr(sys, "argv", ["compare", *arguments, "--output", "out"])
             if not pictures:
                 patch.setattr(compare, "save", lambda *_: None)
-            code = compare.main()
+            code = main(["benchmark", "compare", *arguments, "--output", "out"])
         error = capsys.readouterr().err
         assert code == (2 if error else 0)
         assert Path("out").exists() == (not error)
@@ -197,7 +196,7 @@ def test_one_command_makes_everything(run: Run) -> None:
     assert run(*arguments, pictures=True) == ""
     pictures = ["critical_difference", "scatter_LSTM-FCN_vs_FCN-mean-of-5"]
     assert sorted(path.name for path in Path("out").iterdir()) == sorted(
-        ["report.md", "summary.csv", "accuracies.csv", "p_values.csv"] + [f"{name}.png" for name in pictures]
+        ["report.md", "summary.csv", "accuracies.csv", "p_values.csv", *(f"{name}.png" for name in pictures)]
     )
     summary = pd.read_csv("out/summary.csv", index_col="method")
     assert summary.index.tolist() == ["LSTM-FCN ensemble of 5", "LSTM-FCN", "FCN (mean, of 5)", "MLP"]
@@ -232,7 +231,7 @@ def test_one_command_makes_everything(run: Run) -> None:
 
 def test_published_methods_alone(run: Run) -> None:
     write_published()
-    arguments = ["--published", "published.csv", "--methods", "MLP", "FCN (mean, of 5)"]
+    arguments = ["--published", "published.csv", "--method", "MLP", "--method", "FCN (mean, of 5)"]
     assert run(*arguments, "--scatter", "MLP", "FCN (mean, of 5)") == ""
     assert "mean_per_class_error" not in pd.read_csv("out/summary.csv")
     report = Path("out/report.md").read_text()
@@ -242,7 +241,7 @@ def test_published_methods_alone(run: Run) -> None:
     assert "left out" not in report.split("## Pairs")[0]
 
 
-def test_cells_and_protocols_are_methods_where_there_are_several(run: Run) -> None:
+def test_cells_and_presets_are_methods_where_there_are_several(run: Run) -> None:
     rows = ["A,8,0,final", "A,64,0,final", "B,8,0,final", "B,8,0,best", "C,8,0,final"]
     for number, part in enumerate((rows[:3], rows[3:])):
         lines = [
@@ -269,11 +268,11 @@ ROW = "x,A,8,0,final,2,0.5,1\n"
     [
         (
             "dataset,method\nx,A\n",
-            "results.csv: no column cells, protocol, seed, classes, accuracy (found: dataset, method)",
+            "results.csv: no column cells, preset, seed, classes, accuracy (found: dataset, method)",
         ),
         ("", "results.csv: no column dataset"),
         (HEADER, "results.csv has no rows"),
-        (HEADER + ROW, "needs two methods or more, and there is A."),
+        (HEADER + ROW, "needs at least two methods; found: A."),
         (
             HEADER + ROW + "x,B,8,0,final,2,1.5,1\n",
             "results.csv, row 3, column accuracy: '1.5' is not a number from 0 to 1",
@@ -290,16 +289,16 @@ ROW = "x,A,8,0,final,2,0.5,1\n"
         ),
         (
             HEADER + ROW + "x,A,8,1,final,2,0.5,1\n" + ROW,
-            "row 4 is of the same dataset x, method A, cells 8, protocol final, seed 0 as results.csv, row 2",
+            "row 4 has the same dataset x, method A, cells 8, preset final, seed 0 as results.csv, row 2",
         ),
         (
             HEADER + ROW + "y,B,8,0,final,2,0.5,1\n",
             "No data set is common to all 2 methods. Those with the fewest: A: 1; B: 1",
         ),
-        (HEADER + ROW + "x,B,8\n", "results.csv, row 3: not as many cells as the header's 8"),
+        (HEADER + ROW + "x,B,8\n", "results.csv, row 3: the number of cells differs from the header's 8"),
         (HEADER + ROW + ",B,8,0,final,2,0.5,1\n", "results.csv, row 3, column dataset: empty"),
-        (HEADER + ROW + 'x,"B', "results.csv is no CSV file"),
-        ("\xff", "results.csv is no CSV file"),
+        (HEADER + ROW + 'x,"B', "results.csv is not a CSV file"),
+        ("\xff", "results.csv is not a CSV file"),
     ],
 )
 def test_unusable_results(run: Run, results: str, message: str) -> None:
@@ -311,17 +310,20 @@ def test_unusable_results(run: Run, results: str, message: str) -> None:
     ("arguments", "message"),
     [
         (["nowhere.csv"], "nowhere.csv cannot be read: No such file or directory"),
-        ([], "needs two methods or more, and there is none"),
-        (["--methods", "MLP"], "name their file with --published"),
-        (["--published", "published.csv", "--methods", "MLP"], "there is MLP."),
+        ([], "needs at least two methods; found: none"),
+        (["--method", "MLP"], "give their file with --published"),
+        (["--published", "published.csv", "--method", "MLP"], "found: MLP."),
         (
-            ["--published", "published.csv", "--methods", "FNC", "MLP"],
-            "no method 'FNC'; close are: 'FCN (mean, of 5)'.",
+            ["--published", "published.csv", "--method", "FNC", "--method", "MLP"],
+            "no method 'FNC'; similar names: 'FCN (mean, of 5)'.",
         ),
-        (["--published", "published.csv", "--scatter", "MLP", "mlp"], "--scatter: no method 'mlp'; close are: 'MLP'"),
-        (["--published", "published.csv", "--scatter", "MLP", "MLP"], "'MLP' against itself"),
+        (
+            ["--published", "published.csv", "--scatter", "MLP", "mlp"],
+            "--scatter: no method 'mlp'; similar names: 'MLP'",
+        ),
+        (["--published", "published.csv", "--scatter", "MLP", "MLP"], "'MLP' is given twice"),
         (["--published", "published.csv", "--exclude", "nowhere.csv"], "nowhere.csv cannot be read"),
-        (["--published", "twice.csv"], "twice.csv, row 3 is of the same dataset x, method A as twice.csv, row 2"),
+        (["--published", "twice.csv"], "twice.csv, row 3 has the same dataset x, method A as twice.csv, row 2"),
         (["results.csv", "--published", "ours.csv"], "'LSTM-FCN' is both a method of ours and a published one"),
     ],
 )
@@ -336,10 +338,10 @@ def test_unusable_arguments(run: Run, arguments: list[str], message: str) -> Non
 def test_results_of_several_files_may_not_repeat_a_run(run: Run) -> None:
     write_results("1.csv")
     write_results("2.csv")
-    assert "2.csv, row 2 is of the same" in run("1.csv", "2.csv")
+    assert "2.csv, row 2 has the same" in run("1.csv", "2.csv")
 
 
 def test_names_are_shown_as_they_are() -> None:
-    assert compare._escape("a|b *c* [d](e) <f>") == r"a\|b \*c\* \[d\](e) \<f>"
+    assert report.escape("a|b *c* [d](e) <f>") == r"a\|b \*c\* \[d\](e) \<f>"
     assert compare._safe("F-t LSTM-FCN (w=0.1, ../x)") == "F-t-LSTM-FCN-w-0.1-..-x"
     assert compare._safe("方法") == "method"
