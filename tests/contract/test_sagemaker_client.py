@@ -1,4 +1,4 @@
-"""`lstm-fcn sagemaker` against moto's stand-in for AWS, and what it sends against the real containers' programs."""
+"""`lstm-fcn sagemaker` against moto, which simulates AWS, and its requests against the programs of the containers."""
 
 import contextlib
 import io
@@ -49,7 +49,7 @@ Captured = pytest.CaptureFixture[str]
 
 @pytest.fixture(scope="module")
 def cloud() -> Iterator[str]:
-    """The address of moto's server, in a process of its own."""
+    """Address of a moto server in a separate process."""
     port = free_port()
     address = f"http://127.0.0.1:{port}"
     command = [str(PROGRAMS / "moto_server"), "--host", "127.0.0.1", "--port", str(port)]
@@ -67,8 +67,14 @@ def cloud() -> Iterator[str]:
         process.kill()
 
 
+@pytest.fixture(scope="module")
+def session() -> boto3.Session:
+    """One session for all tests, because each session takes seconds to load the descriptions of the services."""
+    return boto3.Session()
+
+
 @pytest.fixture(autouse=True)
-def aws(cloud: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def aws(cloud: str, session: boto3.Session, monkeypatch: pytest.MonkeyPatch) -> None:
     """An empty account, with buckets, data and the artifact of an earlier job."""
     post(f"{cloud}/moto-api/reset")
     for name, value in {
@@ -81,6 +87,8 @@ def aws(cloud: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("AWS_PROFILE", raising=False)
     monkeypatch.setattr(jobs, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(boto3, "Session", lambda: session)
+    monkeypatch.setattr(boto3, "client", session.client)
     s3 = boto3.client("s3")
     for bucket in ("data", "models"):
         s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": REGION})
@@ -95,7 +103,7 @@ def post(url: str) -> None:
 
 
 def run(capsys: Captured, *arguments: str, code: int = 0) -> str:
-    """What a command prints."""
+    """Run a command; returns its standard output, or its standard error if it fails."""
     capsys.readouterr()
     result = main(["sagemaker", *arguments])
     output = capsys.readouterr()
@@ -208,7 +216,7 @@ class TestEndpoints:
         [policy] = scaling.describe_scaling_policies(ServiceNamespace="sagemaker")["ScalingPolicies"]
         assert policy["TargetTrackingScalingPolicyConfiguration"]["TargetValue"] == 1000
         assert "InService" in run(capsys, "wait", "e")
-        monkeypatch.setattr("sys.stdin", io.StringIO())  # nobody answers
+        monkeypatch.setattr("sys.stdin", io.StringIO())  # no answer
         assert "Aborted" in run(capsys, "delete", "e", code=130)
         assert "endpoint" in run(capsys, "list", "--kind", "endpoint")
         run(capsys, "delete", "e", "--yes")
@@ -218,19 +226,8 @@ class TestEndpoints:
         assert scaling.describe_scalable_targets(ServiceNamespace="sagemaker")["ScalableTargets"] == []
         assert "There is no endpoint, endpoint configuration or model e" in run(capsys, "delete", "e", "--yes", code=2)
 
-    def test_serverless(self, capsys: Captured) -> None:
-        run(capsys, "deploy", *SERVE, "--name", "e", "--serverless")
-        config = boto3.client("sagemaker").describe_endpoint_config(EndpointConfigName="e")
-        [variant] = config["ProductionVariants"]
-        assert variant["ServerlessConfig"] == {"MemorySizeInMB": 2048, "MaxConcurrency": 5}
-
-    def test_asynchronous(self, capsys: Captured) -> None:
-        run(capsys, "deploy", *SERVE, "--name", "e", "--async", "s3://data/answers", "--async-concurrency", "4")
-        config = boto3.client("sagemaker").describe_endpoint_config(EndpointConfigName="e")
-        assert config["AsyncInferenceConfig"]["OutputConfig"] == {"S3OutputPath": "s3://data/answers"}
-
     def test_what_is_half_made_is_undone(self, capsys: Captured) -> None:
-        # Newer than moto's list; SageMaker has it.
+        # SageMaker has this type, but moto does not list it.
         text = run(capsys, "deploy", *SERVE, "--name", "e", "--instance-type", "ml.c6in.large", code=2)
         assert "AWS refuses sagemaker:CreateEndpointConfig: ValidationException" in text
         assert boto3.client("sagemaker").list_models()["Models"] == []
@@ -356,7 +353,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainingJob, str]
 
 
 class TestContainers:
-    """What is sent, at the programs that it is for."""
+    """The programs of the containers with the hyperparameters, channels and environment of real requests."""
 
     def test_m02_to_m06_the_log_of_a_real_job(self, trained: tuple[TrainingJob, str]) -> None:
         _, log = trained
