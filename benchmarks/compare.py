@@ -314,4 +314,6 @@ def compare_command(
     RESULTS are CSV files that `lstm-fcn benchmark run` has written. The output folder receives report.md, all tables as
     CSV and all pictures. To give several published methods, repeat --method.
     """
-    click.echo(compare(results, output, published, methods, exclude, scatter or ()))
+    report = compare(results, output, published, methods, exclude, scatter or ())
+    click.echo(report.read_text(encoding="utf-8").splitlines()[0].removeprefix("# "))
+    click.echo(report)

@@ -102,6 +102,7 @@ def shown(notebook: Any) -> str:
     return "\n".join(texts)
 
 
+@pytest.mark.notebooks
 def test_quickstart(tmp_path: Path) -> None:
     text = shown(execute("quickstart", tmp_path, {}))
     accuracy = re.search(r"new series: ([\d.]+)", text)
@@ -109,6 +110,7 @@ def test_quickstart(tmp_path: Path) -> None:
     assert float(accuracy[1]) >= 0.9
 
 
+@pytest.mark.notebooks
 @pytest.mark.parametrize(
     "data",
     [
