@@ -42,7 +42,7 @@ IMAGE = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/lstm-fcn:1"
 TRAIN = ["train", "--image", IMAGE, "--role", ROLE, "--training", "s3://data/train/", "--output", "s3://models/out"]
 MODEL = "s3://models/model.tar.gz"
 SERVE = ["--image", IMAGE, "--role", ROLE, "--model-data", MODEL]
-NUMBERS = {"train_loss": 1e-07, "train_accuracy": 1.0, "valid_loss": 12345.678, "valid_auc": 0.5}
+NUMBERS = {"train_loss": 1e-07, "train_accuracy": 1.0, "valid_loss": 12345.678, "valid_f1": -0.5, "valid_auc": 0.5}
 
 Captured = pytest.CaptureFixture[str]
 
@@ -134,7 +134,7 @@ class TestJobs:
         assert jobs.wait(name).artifact == artifact
         assert re.search(rf"training +Completed +{name}", run(capsys, "list"))
 
-    def test_going_on_from_an_earlier_job(self, capsys: Captured) -> None:
+    def test_continuing_training_from_an_earlier_job(self, capsys: Captured) -> None:
         earlier = run(capsys, *TRAIN, "--name", "earlier").strip()
         missing = run(capsys, *TRAIN, "--from-job", earlier, code=2)
         assert "There is no data at s3://models/out/earlier/output/model.tar.gz" in missing
@@ -157,7 +157,7 @@ class TestJobs:
         assert "tuning:" in run(capsys, "status", name)
         assert "Tuning jobs have no log" in run(capsys, "logs", name, code=2)
 
-    def test_a_transform_job_and_the_model_that_it_leaves(self, capsys: Captured) -> None:
+    def test_a_transform_job_and_its_model(self, capsys: Captured) -> None:
         arguments = ["transform", *SERVE, "--data", "s3://data/series", "--output", "s3://data/predictions", "--join"]
         name = run(capsys, *arguments, "--outputs", "probabilities").strip()
         found = boto3.client("sagemaker").describe_transform_job(TransformJobName=name)
@@ -192,7 +192,7 @@ def write_log(group: str, stream: str, lines: list[str]) -> None:
     client.put_log_events(logGroupName=group, logStreamName=stream, logEvents=events)
 
 
-def test_the_model_package_is_taken() -> None:
+def test_the_model_package_is_accepted() -> None:
     package = model_package(
         IMAGE, MODEL, Validation(role=ROLE, training="s3://data/train", series="s3://data/series", output="s3://data/o")
     )
@@ -226,7 +226,7 @@ class TestEndpoints:
         assert scaling.describe_scalable_targets(ServiceNamespace="sagemaker")["ScalableTargets"] == []
         assert "There is no endpoint, endpoint configuration or model e" in run(capsys, "delete", "e", "--yes", code=2)
 
-    def test_what_is_half_made_is_undone(self, capsys: Captured) -> None:
+    def test_a_refusal_deletes_the_model(self, capsys: Captured) -> None:
         # SageMaker has this type, but moto does not list it.
         text = run(capsys, "deploy", *SERVE, "--name", "e", "--instance-type", "ml.c6in.large", code=2)
         assert "AWS refuses sagemaker:CreateEndpointConfig: ValidationException" in text
@@ -246,18 +246,18 @@ class TestRefused:
                 ["--output", "s3://no-such-bucket/x"],
                 "The bucket no-such-bucket of s3://no-such-bucket/x does not exist",
             ),
-            (["--from-job", "nobody"], "There is no training job nobody in this account and region"),
+            (["--from-job", "unknown"], "There is no training job unknown in this account and region"),
         ],
     )
-    def test_and_nothing_is_created(self, capsys: Captured, arguments: list[str], message: str) -> None:
+    def test_refused_jobs_are_not_created(self, capsys: Captured, arguments: list[str], message: str) -> None:
         assert message in run(capsys, *TRAIN, *arguments, code=2)
         assert boto3.client("sagemaker").list_training_jobs()["TrainingJobSummaries"] == []
 
-    def test_what_there_is_not(self, capsys: Captured) -> None:
+    def test_not_found(self, capsys: Captured) -> None:
         assert "There is no job or endpoint x" in run(capsys, "status", "x", code=2)
         assert "There is no endpoint x" in run(capsys, "wait", "x", "--kind", "endpoint", code=2)
 
-    def test_no_way_to_aws(self, capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_aws_cannot_be_reached(self, capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
         monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
         assert "did not reach AWS" in run(capsys, "status", "x", code=2)
@@ -266,7 +266,7 @@ class TestRefused:
 class TestPush:
     @pytest.fixture
     def source(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-        """A folder with the images' files, and a program `docker` that notes what it is told."""
+        """A folder with both Dockerfiles, and a program `docker` that records its arguments."""
         for name in ("Dockerfile.train", "Dockerfile.serve"):
             (tmp_path / name).touch()
         docker = tmp_path / "bin" / "docker"
@@ -278,7 +278,7 @@ class TestPush:
 
     @staticmethod
     def images(media_type: str) -> None:
-        """What a real docker would have pushed."""
+        """Put images into the registry, as docker would."""
         client = boto3.client("ecr")
         manifest = {
             "schemaVersion": 2,
@@ -329,7 +329,7 @@ class TestPush:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainingJob, str]:
-    """A training job with the hyperparameters and channels of a request; and its log."""
+    """A training job with the hyperparameters and channels of a request, and its log."""
     small = {"filters-1": "4", "filters-2": "4", "filters-3": "4", "kernel-size-1": "3", "hidden-size": "2"}
     settings = Training(
         image=IMAGE,
@@ -355,6 +355,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainingJob, str]
 class TestContainers:
     """The programs of the containers with the hyperparameters, channels and environment of real requests."""
 
+    @pytest.mark.checklist("49, 50, 51: each regex matches its metric once per epoch, and last the saved model's value")
     def test_m02_to_m06_the_log_of_a_real_job(self, trained: tuple[TrainingJob, str]) -> None:
         _, log = trained
         lines = [line for line in log.splitlines() if "train_loss: " in line]
@@ -372,6 +373,7 @@ class TestContainers:
             for value in values:
                 assert re.search(rf"{item['Name']}: {re.escape(value)}(,|$)", log, re.MULTILINE)  # in full
 
+    @pytest.mark.checklist("50: values such as 1e-05 and -0.5 are matched whole")
     def test_m03_regexes_at_unusual_numbers(self) -> None:
         line = f"epoch: 1/2, {metric_text(NUMBERS)}, lr: 0.1"
         for item in metric_definitions():
@@ -393,7 +395,7 @@ class TestContainers:
         later.write("input/config/inputdataconfig.json", {**config, "model": as_channel(channel)})
         assert "carried over from the earlier model" in assert_succeeds(later).stdout
 
-    def test_batch_jobs_suit_what_the_container_asks_for(self, trained: tuple[TrainingJob, str]) -> None:
+    def test_batch_jobs_match_the_execution_parameters(self, trained: tuple[TrainingJob, str]) -> None:
         job, _ = trained
         batch = Batch(model="m", data="s3://d/d", output="s3://o/o", outputs="probability")
         [sent] = [request.parameters for request in transform_job("t", batch)]
@@ -410,7 +412,9 @@ class TestContainers:
                 Content_Type=sent["TransformInput"]["ContentType"],
                 Accept=sent["TransformOutput"]["Accept"],
             )
-        assert sent["TransformOutput"]["AssembleWith"] == "None"  # as every reply of a batch job ends its last line
+        assert (
+            sent["TransformOutput"]["AssembleWith"] == "None"
+        )  # because each response of a batch job ends with a newline
         assert len(reply.text.splitlines()) == 6
         assert reply.text.endswith("\n")
 
@@ -429,7 +433,7 @@ class TestContainers:
 
 
 def as_channel(sent: dict[str, Any]) -> dict[str, str]:
-    """A channel of `inputdataconfig.json`, as the platform makes it of that of a request (T23)."""
+    """The entry of `inputdataconfig.json` that the platform writes for a channel of a request (T23)."""
     assert sent["InputMode"] in next(item for item in CHANNELS if item.name == sent["ChannelName"]).input_modes
     mode = "File" if sent["InputMode"] == "Pipe" else sent["InputMode"]
     return {

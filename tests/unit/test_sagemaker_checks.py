@@ -61,7 +61,7 @@ def test_a_good_request_passes() -> None:
         ("Color", "red", 'Unknown parameter in input: "Color"'),
     ],
 )
-def test_what_is_wrong_is_named(member: str, value: object, message: str) -> None:
+def test_problems_are_named(member: str, value: object, message: str) -> None:
     assert message in refused({**TRAINING, member: value})
 
 
@@ -83,7 +83,7 @@ def test_a_mistyped_instance_type_gets_suggestions(caplog: pytest.LogCaptureFixt
     assert "(similar: ml.m5.xlarge" in caplog.text
 
 
-def test_everything_wrong_is_named_at_once() -> None:
+def test_all_problems_are_named_at_once() -> None:
     text = refused({**TRAINING, "RoleArn": "x" * 30, "OutputDataConfig": {"S3OutputPath": "x"}})
     assert "RoleArn" in text
     assert "S3OutputPath" in text
@@ -107,7 +107,7 @@ def test_other_services() -> None:
         ("ecr", "CreateRepository"),
     ],
 )
-def test_all_patterns_of_what_is_sent_are_understood(service: str, operations: str) -> None:
+def test_patterns_of_all_requests_compile(service: str, operations: str) -> None:
     patterns: set[str] = set()
     for operation in operations.split():
         collect(service_model(service).operation_model(operation).input_shape, patterns, set())
@@ -118,7 +118,7 @@ def test_all_patterns_of_what_is_sent_are_understood(service: str, operations: s
 
 
 def collect(shape: Shape, patterns: set[str], seen: set[str]) -> None:
-    if shape.name in seen or shape.name.startswith("CustomerMetadata"):  # never sent; its pattern is none
+    if shape.name in seen or shape.name.startswith("CustomerMetadata"):  # never sent, and not a valid pattern
         return
     seen.add(shape.name)
     if "pattern" in shape.metadata:

@@ -23,7 +23,7 @@ TRANSFORM = [*SERVE, "--data", "s3://data/series", "--output", "s3://out"]
 
 
 @pytest.fixture(autouse=True)
-def nobody(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def no_account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No credentials, no settings, no network."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "AWS_DEFAULT_REGION"):
         monkeypatch.delenv(name, raising=False)
@@ -36,7 +36,7 @@ Captured = pytest.CaptureFixture[str]
 
 
 def planned(capsys: Captured, *arguments: str) -> tuple[dict[str, dict[str, Any]], str]:
-    """The requests of a command, by action, and what it says it will do."""
+    """The requests of a command by operation, and the plan that it prints."""
     assert main(["sagemaker", *arguments, "--dry-run"]) == 0
     output = capsys.readouterr()
     listed = json.loads(output.out)
@@ -49,7 +49,7 @@ def planned(capsys: Captured, *arguments: str) -> tuple[dict[str, dict[str, Any]
 
 
 def refused(capsys: Captured, *arguments: str) -> str:
-    """What a command says that exits with 2."""
+    """The message of a command that exits with code 2."""
     assert main(["sagemaker", *arguments]) == UserError.exit_code
     output = capsys.readouterr()
     assert "Traceback" not in output.err
@@ -95,7 +95,7 @@ class TestTrain:
         assert requests["CreateTrainingJob"]["ResourceConfig"]["InstanceType"] == "ml.m99i.xlarge"
         assert "SageMaker decides whether it exists" in caplog.text
 
-    def test_a_warm_pool_costs(self, capsys: Captured) -> None:
+    def test_kept_machines_are_announced(self, capsys: Captured) -> None:
         requests, plan = planned(capsys, "train", *TRAIN, "--keep-alive", "1800")
         assert requests["CreateTrainingJob"]["ResourceConfig"]["KeepAlivePeriodInSeconds"] == 1800
         assert "the machines are kept, and billed, for up to 0:30:00 after the job" in plan
@@ -125,10 +125,10 @@ class TestTrain:
         monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
         assert "No AWS credentials" in refused(capsys, "train", *TRAIN)
         assert "No AWS credentials" in refused(capsys, "train", *TRAIN, "--from-job", "earlier")
-        monkeypatch.setenv("AWS_PROFILE", "nobody")
-        assert "The config profile (nobody) could not be found" in refused(capsys, "status", "job")
+        monkeypatch.setenv("AWS_PROFILE", "unknown")
+        assert "The config profile (unknown) could not be found" in refused(capsys, "status", "job")
 
-    def test_nothing_is_asked_by_a_dry_run(self, capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_dry_run_sends_nothing(self, capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
         def call(*_: object) -> None:
             raise AssertionError
 
@@ -163,7 +163,7 @@ class TestTune:
             "  tuned: dropout=0.2:0.9",
         ]
 
-    def test_the_name_is_short_enough(self, capsys: Captured) -> None:
+    def test_the_name_is_cut_to_fit(self, capsys: Captured) -> None:
         requests, _ = planned(
             capsys, "tune", *TRAIN, "--validation", "s3://v/v", "--base-name", "a-name-of-more-than-twenty"
         )
@@ -267,7 +267,7 @@ class TestTransform:
             "  the model t is kept, at no cost; to delete it: lstm-fcn sagemaker delete t",
         ]
 
-    def test_of_a_model_that_there_is(self, capsys: Captured) -> None:
+    def test_with_an_existing_model(self, capsys: Captured) -> None:
         requests, plan = planned(
             capsys, "transform", "--model", "m", "--data", "s3://d/d", "--output", "s3://o/o", "--split", "None"
         )
@@ -318,19 +318,19 @@ class TestProgress:
             )
         yield State("training", "job", "arn:job", "Completed", finished=True, done=20, total=20)
 
-    def test_plain_lines_where_something_is_new(self, capsys: Captured) -> None:
+    def test_a_line_for_each_change(self, capsys: Captured) -> None:
         assert show_progress(self.states()).succeeded
         assert capsys.readouterr().err.splitlines() == [
             "job: InProgress Training, 0 of 20, valid_loss: 0.5",
             "job: Completed, 20 of 20",
         ]
 
-    def test_metrics_now_and_then(self, capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_metrics_at_intervals(self, capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(commands, "METRICS_SECONDS", -1.0)
         show_progress(self.states())
         assert len(capsys.readouterr().err.splitlines()) == 4
 
-    def test_a_bar_where_a_person_watches(self, capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_bar_on_a_terminal(self, capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("sys.stderr.isatty", lambda: True)
         show_progress(self.states())
         shown = capsys.readouterr().err
@@ -339,14 +339,14 @@ class TestProgress:
 
 
 @pytest.mark.parametrize(("status", "code"), [("Completed", 0), ("Failed", 1), ("Stopped", 1)])
-def test_exit_code_of_waiting(status: str, code: int, capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exit_code_of_wait(status: str, code: int, capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
     state = State("training", "job", "arn:job", status, finished=True, reason="UserError: no data")
     monkeypatch.setattr(jobs, "watch", lambda *_: [state])
     assert main(["sagemaker", "wait", "job"]) == code
     assert "reason:          UserError: no data" in capsys.readouterr().out
 
 
-def test_stopping_to_wait_leaves_the_job(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_leaves_the_job_running(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
     def watch(*_: object) -> Iterable[State]:
         yield TestProgress.STATE
         raise KeyboardInterrupt

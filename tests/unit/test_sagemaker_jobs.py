@@ -74,7 +74,7 @@ class Cloud:
 
 
 def described(**changes: Any) -> dict[str, Any]:
-    """What `describe_training_job` says of a job that is under way."""
+    """Response of `describe_training_job` for a running job."""
     return {
         "TrainingJobName": "job",
         "TrainingJobArn": "arn:job",
@@ -128,19 +128,19 @@ class TestErrors:
             ),
         ],
     )
-    def test_each_says_what_to_do(self, error: Exception, message: str) -> None:
+    def test_messages_give_advice(self, error: Exception, message: str) -> None:
         with pytest.raises(UserError, match=re.escape(message)) as raised:
             jobs.status("job", TRAINING, Cloud(describe_training_job=error).account)
         assert "\n" not in str(raised.value)
 
-    def test_what_does_not_exist(self) -> None:
+    def test_not_found(self) -> None:
         with pytest.raises(NotFoundError, match="There is no job or endpoint job in this account and region"):
             jobs.status("job", account=Cloud().account)
         with pytest.raises(NotFoundError, match="There is no training job job"):
             jobs.status("job", TRAINING, Cloud().account)
 
-    def test_a_session_that_cannot_be_opened(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("AWS_PROFILE", "nobody")
+    def test_an_unknown_profile(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("AWS_PROFILE", "unknown")
         with pytest.raises(UserError, match="No AWS credentials"):
             jobs.status("job")
 
@@ -158,13 +158,13 @@ class TestCreating:
         created = jobs.tune(JOB, Search(), account=cloud.account)
         assert len(created.name) <= 32
 
-    def test_nothing_is_sent_that_the_service_would_refuse(self) -> None:
+    def test_wrong_requests_are_not_sent(self) -> None:
         cloud = Cloud()
         with pytest.raises(UserError, match="InstanceType"):
             jobs.train(replace(JOB, instance_type="m5.xlarge"), account=cloud.account)
         assert cloud.calls == []
 
-    def test_data_is_looked_for(self) -> None:
+    def test_missing_data_is_reported(self) -> None:
         cloud = Cloud(list_objects_v2=lambda **wanted: {"KeyCount": int(wanted["Bucket"] != "data")})
         with pytest.raises(UserError, match="There is no data at s3://data/train; upload it"):
             jobs.train(JOB, account=cloud.account)
@@ -173,17 +173,17 @@ class TestCreating:
             jobs.train(JOB, account=cloud.account)
         assert cloud.methods() == []
 
-    def test_where_to_look_for_data(self) -> None:
+    def test_all_addresses_are_checked(self) -> None:
         cloud = Cloud(create_training_job={"TrainingJobArn": "arn:job"})
         jobs.train(replace(JOB, spot=True), "job", cloud.account)
         looked = [(call["Bucket"], call["Prefix"]) for name, call in cloud.calls if name == "list_objects_v2"]
         assert looked == [("data", "train"), ("data", "valid"), ("models", ""), ("models", "")]
 
-    def test_data_that_may_not_be_listed_is_left_to_the_role(self) -> None:
+    def test_data_that_may_not_be_listed_is_not_checked(self) -> None:
         cloud = Cloud(list_objects_v2=refusal("AccessDenied"), create_training_job={"TrainingJobArn": "arn:job"})
         assert jobs.train(JOB, "job", cloud.account).arn == "arn:job"
 
-    def test_what_was_created_before_a_refusal_is_removed(self) -> None:
+    def test_a_refusal_undoes_earlier_requests(self) -> None:
         cloud = Cloud(
             create_model={},
             create_endpoint_config={},
@@ -258,7 +258,7 @@ class TestWatching:
         ):
             list(jobs.logs("tuning", account=cloud.account))
 
-    def test_a_name_too_long_for_a_tuning_job_is_none(self) -> None:
+    def test_tuning_jobs_are_skipped_for_long_names(self) -> None:
         reply = {"TransformJobName": "t" * 40, "TransformJobArn": "arn:t", "TransformJobStatus": "Failed"}
         cloud = Cloud(describe_transform_job={**reply, "FailureReason": "bad input"})
         state = jobs.status("t" * 40, account=cloud.account)
@@ -287,11 +287,11 @@ class TestWatching:
         state = jobs.wait("job", account=cloud.account, pause=0)
         assert (state.done, state.total) == (45, 80)
 
-    def test_a_log_that_may_not_be_read_costs_the_epochs_only(self) -> None:
+    def test_without_access_to_the_log_only_epochs_are_missing(self) -> None:
         cloud = Cloud(describe_training_job=ENDED, filter_log_events=refusal("AccessDeniedException"))
         assert jobs.wait("job", account=cloud.account, pause=0).succeeded
 
-    def test_a_log_is_read_to_its_end_each_line_once(self) -> None:
+    def test_each_line_of_a_log_is_read_once(self) -> None:
         cloud = Cloud(
             describe_training_job=ENDED,
             filter_log_events=[
@@ -305,7 +305,7 @@ class TestWatching:
         assert first["logStreamNamePrefix"] == "job/"
         assert second["nextToken"] == "more"
 
-    def test_following_ends_with_the_job(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_follow_ends_with_the_job(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(jobs, "POLL_SECONDS", 0.0)
         hour = 3_600_000
         cloud = Cloud(
@@ -320,7 +320,7 @@ class TestWatching:
         starts = [call["startTime"] for name, call in cloud.calls if name == "filter_log_events"]
         assert starts == [0, hour - 120_000, hour - 120_000]
 
-    def test_an_endpoint_has_a_log_group_of_its_own(self) -> None:
+    def test_the_log_group_of_an_endpoint(self) -> None:
         reply = {"EndpointName": "e", "EndpointArn": "arn:e", "EndpointStatus": "InService"}
         line = {**event(1, "GET /ping"), "logStreamName": "all/i-0123"}
         cloud = Cloud(describe_endpoint=reply, filter_log_events={"events": [line]})
@@ -360,7 +360,7 @@ TARGET = {
 
 
 class TestDeleting:
-    def test_an_endpoint_and_all_that_belongs_to_it(self) -> None:
+    def test_an_endpoint_with_configuration_models_and_scaling(self) -> None:
         cloud = Cloud(
             describe_endpoint={"EndpointConfigName": "c"},
             describe_endpoint_config=CONFIG,
@@ -385,7 +385,7 @@ class TestDeleting:
             {"ModelName": "m1"},
         ]
 
-    def test_what_is_left_of_one(self) -> None:
+    def test_remains_of_an_endpoint(self) -> None:
         cloud = Cloud(describe_model={})
         assert [request.action for request in jobs.removal("e", cloud.account)] == ["sagemaker:DeleteModel"]
         with pytest.raises(NotFoundError, match="There is no endpoint, endpoint configuration or model e"):
@@ -410,7 +410,7 @@ class TestPush:
 
     @pytest.fixture
     def commands(self, monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], str | None]]:
-        """What was run, with its standard input."""
+        """The commands that were run, with their standard input."""
         found: list[tuple[list[str], str | None]] = []
 
         def run(command: list[str], **options: Any) -> None:
@@ -439,7 +439,7 @@ class TestPush:
         address = "123456789012.dkr.ecr.eu-west-1.amazonaws.com"
         assert list(found.values()) == [f"{address}/lstm-fcn-train:7", f"{address}/lstm-fcn-serve:7"]
         created = [call["repositoryName"] for name, call in cloud.calls if name == "create_repository"]
-        assert created == ["lstm-fcn-serve"]  # the other one is there
+        assert created == ["lstm-fcn-serve"]  # the other one exists
         login, *others = commands
         assert login == (["docker", "login", "--username", "AWS", "--password-stdin", address], "secret")
         assert [command[1] for command, _ in others] == ["build", "tag", "push"] * 2
@@ -451,7 +451,7 @@ class TestPush:
         with pytest.raises(UserError, match=r"was pushed as application/vnd\.oci.*, which SageMaker refuses"):
             images.push("7", context, cloud.account, lambda _: None)
 
-    def test_no_source(self, tmp_path: Path) -> None:
+    def test_missing_dockerfiles(self, tmp_path: Path) -> None:
         with pytest.raises(
             UserError, match=r"Dockerfile\.train does not exist; --context must be the folder with the source code"
         ):

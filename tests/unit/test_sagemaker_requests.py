@@ -50,7 +50,7 @@ def sent(*requests: Request) -> list[dict[str, Any]]:
 
 
 class TestTraining:
-    def test_the_least(self) -> None:
+    def test_defaults(self) -> None:
         [found] = sent(training_job("job", JOB))
         assert found["TrainingJobName"] == "job"
         assert found["AlgorithmSpecification"]["TrainingImage"] == IMAGE
@@ -62,7 +62,7 @@ class TestTraining:
         assert not {"EnableManagedSpotTraining", "CheckpointConfig", "VpcConfig", "Tags"} & set(found)
         json.dumps(found)
 
-    def test_everything(self) -> None:
+    def test_all_settings(self) -> None:
         job = replace(
             WITH_VALIDATION,
             model="s3://models/out/earlier/output/model.tar.gz",
@@ -104,7 +104,7 @@ class TestTraining:
             ("ml.p6-b200.48xlarge", False),
         ],
     )
-    def test_disks_of_the_instance_itself_take_no_key(self, instance_type: str, takes_a_key: bool) -> None:
+    def test_local_disks_take_no_key(self, instance_type: str, takes_a_key: bool) -> None:
         [found] = sent(training_job("job", replace(JOB, key="alias/x", instance_type=instance_type)))
         assert found["OutputDataConfig"]["KmsKeyId"] == "alias/x"
         assert ("VolumeKmsKeyId" in found["ResourceConfig"]) is takes_a_key
@@ -143,7 +143,7 @@ class TestTraining:
 
 
 class TestTuning:
-    def test_the_least(self) -> None:
+    def test_defaults(self) -> None:
         [found] = sent(tuning_job("tuning", WITH_VALIDATION, Search()))
         config = found["HyperParameterTuningJobConfig"]
         assert config["Strategy"] == "Bayesian"
@@ -163,7 +163,7 @@ class TestTuning:
         assert "valid_accuracy" in names
         assert "StaticHyperParameters" not in definition
 
-    def test_everything(self) -> None:
+    def test_all_settings(self) -> None:
         job = replace(WITH_VALIDATION, hyperparameters={"epochs": "200"}, spot=True, tags={"a": "b"})
         search = Search(
             strategy="Random",
@@ -192,13 +192,13 @@ class TestTuning:
         assert "CheckpointConfig" not in found["TrainingJobDefinition"]
         assert found["TrainingJobDefinition"]["StaticHyperParameters"] == {"epochs": "200"}
 
-    def test_every_declared_metric_can_be_the_objective(self) -> None:
+    def test_every_metric_can_be_the_objective(self) -> None:
         for metric in METRICS:
             [found] = sent(tuning_job("tuning", WITH_VALIDATION, Search(objective=metric.name)))
             goal = found["HyperParameterTuningJobConfig"]["HyperParameterTuningJobObjective"]
             assert goal == {"Type": metric.objective, "MetricName": metric.name}
 
-    def test_every_range_of_the_table_is_good(self) -> None:
+    def test_every_range_of_the_table_is_valid(self) -> None:
         search = Search(ranges=ranges(*(f"{name}={text}" for name, text in TUNABLE.items())))
         [found] = sent(tuning_job("tuning", WITH_VALIDATION, search))
         found_ranges = [
@@ -208,7 +208,7 @@ class TestTuning:
         assert set(_SCALES) == set(SCALES)
         assert set(_SCALES.values()) == set(values_of("HyperParameterScalingType"))
 
-    def test_what_is_set_is_not_searched(self) -> None:
+    def test_hyperparameters_that_are_set_are_not_tuned(self) -> None:
         [found] = sent(tuning_job("tuning", replace(WITH_VALIDATION, hyperparameters={"lr": "0.01"}), Search()))
         assert "lr" not in json.dumps(found["HyperParameterTuningJobConfig"])
 
@@ -218,7 +218,7 @@ class TestTuning:
         assert found["HyperParameterTuningJobConfig"]["ResourceLimits"]["MaxNumberOfTrainingJobs"] == 6
         assert number_of_jobs(JOB, Search(strategy="Grid")) == 18  # of the default ranges, those that are lists
 
-    def test_hyperband_is_told_the_epochs(self) -> None:
+    def test_hyperband_gets_the_number_of_epochs(self) -> None:
         [found] = sent(tuning_job("tuning", WITH_VALIDATION, Search(strategy="Hyperband")))
         assert found["TrainingJobDefinition"]["StaticHyperParameters"] == {"epochs": "200"}
         job = replace(WITH_VALIDATION, hyperparameters={"epochs": "100", "fine-tune-rounds": "2"})
@@ -371,7 +371,7 @@ class TestEndpoint:
 
 
 class TestTransform:
-    def test_of_a_new_model(self) -> None:
+    def test_with_a_new_model(self) -> None:
         model, found = sent(*transform_job("t", replace(BATCH, environment={"A": "b"})))
         assert model["ModelName"] == found["ModelName"] == found["TransformJobName"] == "t"
         assert found["TransformInput"] == {
@@ -382,10 +382,10 @@ class TestTransform:
         assert found["TransformOutput"] == {"S3OutputPath": "s3://out/p", "Accept": "text/csv", "AssembleWith": "None"}
         assert found["BatchStrategy"] == "MultiRecord"
         assert found["Environment"] == {"A": "b"}
-        # Left to what the container says at /execution-parameters.
+        # The container sets these at /execution-parameters.
         assert not {"MaxPayloadInMB", "MaxConcurrentTransforms", "DataProcessing"} & set(found)
 
-    def test_of_a_model_that_there_is(self) -> None:
+    def test_with_an_existing_model(self) -> None:
         [found] = sent(*transform_job("t", Batch(data="s3://d", output="s3://o", model="m")))
         assert found["ModelName"] == "m"
 

@@ -49,17 +49,19 @@ BATCH = Batch(image=IMAGES[1], role=ROLE, model_data=MODEL, data="s3://data/seri
 
 
 def limits(name: str) -> dict[str, Any]:
-    """The range of a hyperparameter, whatever its kind."""
+    """The range of a hyperparameter of any type."""
     [found] = HYPERPARAMETERS[name]["Range"].values()
     return dict(found)
 
 
+@pytest.mark.checklist("54: requests pass the length and pattern checks of botocore's model")
 def test_the_requests_are_accepted() -> None:
     check([ALGORITHM, PACKAGE, algorithm(*IMAGES), model_package(IMAGES[1])])
     json.dumps(ALGORITHM.parameters)
     assert "ValidationSpecification" not in algorithm(*IMAGES).parameters
 
 
+@pytest.mark.checklist("52: at most 20 metric definitions, names up to 255 and regexes up to 500 characters")
 def test_m01_metric_definitions() -> None:
     definitions = metric_definitions()
     assert 1 <= len(definitions) <= 20
@@ -70,6 +72,7 @@ def test_m01_metric_definitions() -> None:
     assert TRAINING["MetricDefinitions"] == definitions
 
 
+@pytest.mark.checklist("52: the objective is among the metric definitions")
 def test_m07_the_objective_is_among_the_metrics() -> None:
     for objective in METRICS_BY_NAME:
         found = tuning_job("tuning", JOB, Search(objective=objective)).parameters
@@ -137,6 +140,7 @@ def test_m10_ranges_of_the_table_lie_within_the_specification() -> None:
     assert not any(item["IsTunable"] for name, item in HYPERPARAMETERS.items() if name not in TUNABLE)
 
 
+@pytest.mark.checklist("53: the hyperparameter `epochs` is an integer of at most 20000")
 def test_m11_hyperband_finds_the_epochs() -> None:
     assert HYPERPARAMETERS["epochs"]["Type"] == "Integer"
     assert int(limits("epochs")["MaxValue"]) <= 20000
@@ -153,7 +157,7 @@ def test_m12_training_specification() -> None:
     assert set(supported) < set(values_of("TrainingInstanceType"))
     assert {"ml.m5.xlarge", "ml.c7i-flex.xlarge", "ml.g4dn.xlarge", "ml.p6-b200.48xlarge"} <= set(supported)
     families = {name.split(".")[1] for name in supported}
-    assert not families & {"trn1", "trn2", "p2", "p3", "p6e-gb200"}  # no CUDA, no longer, not x86-64
+    assert not families & {"trn1", "trn2", "p2", "p3", "p6e-gb200"}  # no CUDA, too old, not x86-64
 
 
 def test_m13_channels() -> None:
