@@ -1,1 +1,1 @@
-"""The contract between the training image and the serving image."""
+"""The contract between the training image and the serving image, and with the platform."""

@@ -1,4 +1,4 @@
-"""The data channels of a training job: what is declared, and where each one's bytes are."""
+"""The input channels of a training job and the files of each."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from lstm_fcn.container.optml import OptML
 
 @dataclass(frozen=True)
 class Channel:
-    """A channel that a job can have."""
+    """A supported channel."""
 
     name: str
     aliases: tuple[str, ...]
@@ -24,18 +24,18 @@ CSV_TYPES = ("text/csv", "csv")
 CHANNELS = (
     Channel("training", ("train",), True, CSV_TYPES, ("File", "FastFile", "Pipe")),
     Channel("validation", (), False, CSV_TYPES, ("File", "FastFile", "Pipe")),
-    # The model of an earlier job, to go on from (T70).
+    # The model of an earlier job, to continue training from (T70).
     Channel("model", (), False, ("application/x-sagemaker-model",), ("File", "FastFile")),
 )
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where the data of one channel is.
+    """The data of one channel.
 
-    files: sorted by path; none in Pipe mode, and possibly none on a machine that got none of a sharded channel.
-    pipe: the FIFO that holds the channel's data once, in Pipe mode; it may not be there yet (T35, T36).
-    sharded: each machine of the job got other files (T32).
+    files: sorted by path; empty in Pipe mode, and possibly empty on one machine of a sharded channel.
+    pipe: in Pipe mode, the FIFO that delivers the data once; it may not exist yet (T35, T36).
+    sharded: each machine of the job gets different files (T32).
     """
 
     name: str
@@ -45,22 +45,22 @@ class Source:
     sharded: bool = False
 
     def refuse_empty(self) -> None:
-        """Raise the `UserError` of a channel without data."""
-        what = "its files hold blank lines only" if self.files else f"{self.folder} holds no file with content"
+        """Raise a `UserError` because the channel has no data."""
+        what = "its files contain only blank lines" if self.files else f"{self.folder} contains no files with content"
         if self.pipe is not None:
-            what = f"the pipe {self.pipe} brought no rows"
+            what = f"the pipe {self.pipe} delivered no rows"
         raise UserError(f"Channel {self.name} has no data: {what}.")
 
 
 def find_channels(optml: OptML) -> dict[str, Source]:
-    """Where the data of each channel is that the job has, by the channel's declared name.
+    """The channels of a job, by name.
 
-    Channels are those of `inputdataconfig.json` (T17); without that file, those of the declared names
-    that have a folder below `input/data`.
+    `inputdataconfig.json` declares them (T17); without that file, they are the supported channels that have a folder
+    below `input/data`.
 
     Raises:
-        UserError: a channel is missing, unknown, given twice or empty, or of a content type or input
-            mode that is not supported (T27, T30, T39).
+        UserError: a channel is missing, unknown, declared twice or empty, or its content type or input mode is not
+            supported (T27, T30, T39).
     """
     config = optml.input_data_config()
     if config is None:
@@ -114,7 +114,7 @@ def _find(optml: OptML, channel: Channel, name: str, settings: Mapping[str, Any]
 
 
 def data_files(folder: Path) -> list[Path]:
-    """Data files below the folder; hidden ones, markers such as `_SUCCESS` and empty files are none (T26)."""
+    """Data files below the folder, without hidden files, markers such as `_SUCCESS` and empty files (T26)."""
     return [
         path
         for path in sorted(folder.rglob("*"))

@@ -6,10 +6,9 @@ from pathlib import Path
 
 
 def available_cores(cgroup_root: Path = Path("/sys/fs/cgroup")) -> int:
-    """Cores that the scheduler and the container's limit (`docker run --cpus`) leave us, at least 1.
+    """Cores allowed by the scheduler and by the limit of the container (`docker run --cpus`), at least 1.
 
-    `os.cpu_count()` counts the host's cores: starting that many threads in a container that may use
-    two of them makes everything slower.
+    `os.cpu_count()` counts the cores of the host: that many threads are slow in a container with a limit of two cores.
     """
     affinity = len(os.sched_getaffinity(0))
     quota = _cgroup_quota(cgroup_root)
@@ -17,7 +16,7 @@ def available_cores(cgroup_root: Path = Path("/sys/fs/cgroup")) -> int:
 
 
 def _cgroup_quota(root: Path) -> float | None:
-    """The container's processor limit in cores, `None` without one (cgroup v2, else v1)."""
+    """The processor limit of the container in cores (cgroup v2, else v1); None without a limit."""
     try:
         limit, period = (root / "cpu.max").read_text().split()
     except (OSError, ValueError):

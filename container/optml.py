@@ -1,4 +1,4 @@
-"""The `/opt/ml` tree: where the platform puts a job's input and expects its output."""
+"""The `/opt/ml` tree: the input of a job and the place for its output."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from lstm_fcn.container.errors import UserError
 
 @dataclass(frozen=True)
 class Resources:
-    """The machines of a job, sorted as the platform sorts them, and which of them this is (T40, T41)."""
+    """The machines of a job, in the order of the platform, and the name of this one (T40, T41)."""
 
     current_host: str
     hosts: tuple[str, ...]
@@ -21,7 +21,7 @@ class Resources:
 
 @dataclass(frozen=True)
 class OptML:
-    """Paths below one root folder (T15). Reading never writes; every path hangs off `root`."""
+    """Paths below one root folder (T15)."""
 
     root: Path
 
@@ -32,12 +32,12 @@ class OptML:
 
     @property
     def config(self) -> Path:
-        """Folder of the job's JSON files. Others than those read here may lie there (T16)."""
+        """Folder with the JSON files of the job, and possibly other files (T16)."""
         return self.root / "input" / "config"
 
     @property
     def data(self) -> Path:
-        """Folder that holds one sub-folder for each channel."""
+        """Folder with one sub-folder per channel."""
         return self.root / "input" / "data"
 
     @property
@@ -47,20 +47,20 @@ class OptML:
 
     @property
     def failure(self) -> Path:
-        """File whose first 1024 characters the platform shows when a job failed (T56)."""
+        """File whose first 1024 characters the platform shows as the failure reason (T56)."""
         return self.root / "output" / "failure"
 
     @property
     def output_data(self) -> Path:
-        """Folder for what a job has to say beside the model; the platform packs it as `output.tar.gz` (T54)."""
+        """Folder for output other than the model, such as reports; the platform packs it as `output.tar.gz` (T54)."""
         return self.root / "output" / "data"
 
     def hyperparameters(self) -> dict[str, Any]:
-        """`hyperparameters.json` as it stands; empty if there is no such file (T18)."""
+        """The content of `hyperparameters.json`; empty without that file (T18)."""
         return self._read_json("hyperparameters.json") or {}
 
     def input_data_config(self) -> dict[str, dict[str, Any]] | None:
-        """`inputdataconfig.json`: what each channel is (T23); `None` if there is no such file."""
+        """The content of `inputdataconfig.json`, which declares the channels (T23); None without that file."""
         config = self._read_json("inputdataconfig.json")
         if config is not None and not all(isinstance(value, dict) for value in config.values()):
             raise UserError(
@@ -70,7 +70,7 @@ class OptML:
         return config
 
     def resources(self) -> "Resources":
-        """The job's machines, from `resourceconfig.json` (T40); this one alone if there is no file."""
+        """The machines of the job, from `resourceconfig.json` (T40); only this one without that file."""
         config = self._read_json("resourceconfig.json") or {}
         hosts = config.get("hosts", ["localhost"])
         current: Any = config.get("current_host", hosts[0] if isinstance(hosts, list) and len(hosts) == 1 else None)
@@ -83,7 +83,7 @@ class OptML:
         return Resources(current, tuple(hosts), interface if isinstance(interface, str) else None)
 
     def checkpoints(self) -> tuple[Path, bool]:
-        """Folder of the checkpoints, and whether the job names it in `checkpointconfig.json` (T64)."""
+        """Folder of the checkpoints, and whether `checkpointconfig.json` names it (T64)."""
         config = self._read_json("checkpointconfig.json")
         if config is None:
             return self.root / "checkpoints", False

@@ -1,6 +1,6 @@
-"""What is done to a series before the network sees it: missing values and different lengths.
+"""Preprocessing of series: missing values and different lengths.
 
-The same code runs in training and in serving; the artifact says with which settings.
+Training and serving run the same code; the artifact holds the settings.
 """
 
 from typing import Literal, NamedTuple
@@ -11,7 +11,11 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Fault(NamedTuple):
-    """A series whose missing values cannot be dealt with: which, of which variable, and at which step, if at one."""
+    """A series that cannot be completed.
+
+    row, variable: index of the series and of its variable.
+    step: index of the missing value; None if the variable has no values at all.
+    """
 
     row: int
     variable: int
@@ -20,12 +24,12 @@ class Fault(NamedTuple):
 
 
 class Preprocessing(BaseModel):
-    """How missing values and series of different length are treated.
+    """Treatment of missing values and of series of different length.
 
-    missing_values: `error` refuses them; `interpolate` puts them on the line between their neighbours, and
-        repeats the nearest value at both ends.
-    length_policy: `error` wants one length. Otherwise missing values at the end of a row are not part of the
-        series: `pad` repeats the last value up to the model's length; `resample` interpolates linearly to it.
+    missing_values: `error` refuses them; `interpolate` interpolates linearly between their neighbours and repeats the
+        nearest value at both ends.
+    length_policy: `error` requires one length. Otherwise missing values at the end of a row mark the end of the
+        series: `pad` repeats the last value up to the length of the model; `resample` interpolates linearly to it.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -35,18 +39,18 @@ class Preprocessing(BaseModel):
 
     @property
     def any_length(self) -> bool:
-        """Series may differ in length."""
+        """Whether series may differ in length."""
         return self.length_policy != "error"
 
     @property
     def reads_missing(self) -> bool:
-        """A cell may be empty or NaN: a missing value, or the end of a shorter series."""
+        """Whether cells may be empty or NaN: a missing value, or the end of a shorter series."""
         return self.any_length or self.missing_values == "interpolate"
 
     def lengths(self, series: NDArray[np.float64]) -> NDArray[np.int64]:
-        """How many time steps each of the series `[N, M, W]` has, int64 `[N]`.
+        """Number of time steps of each of the series `[N, M, W]`, int64 `[N]`.
 
-        Where lengths differ, steps at the end that no variable has a value for are not counted.
+        If lengths may differ, a series ends with the last step at which any variable has a value.
         """
         if not self.any_length:
             return np.full(len(series), series.shape[2])
@@ -55,7 +59,7 @@ class Preprocessing(BaseModel):
         return lengths
 
     def find_fault(self, series: NDArray[np.float64]) -> Fault | None:
-        """The first of the series `[N, M, W]`, NaN for missing values, that `apply` cannot complete."""
+        """The first of the series `[N, M, W]`, with NaN for missing values, that `apply` cannot complete."""
         missing = np.isnan(series)
         if not missing.any():
             return None
@@ -71,12 +75,12 @@ class Preprocessing(BaseModel):
         return None
 
     def apply(self, series: NDArray[np.float64], length: int) -> NDArray[np.float64]:
-        """Complete series of `length` time steps, float64 `[N, M, length]`.
+        """Complete series to `length` time steps, float64 `[N, M, length]`.
 
         Args:
-            series: float64 `[N, M, W]` with NaN for missing values. Every variable has at least one value. W is
-                `length` unless lengths may differ; under `pad`, no series is longer than `length`.
-            length: the model's length.
+            series: float64 `[N, M, W]` with NaN for missing values, without faults (see `find_fault`). W is `length`
+                unless lengths may differ; with `pad`, no series is longer than `length`.
+            length: time steps that the model takes.
         """
         if not self.reads_missing:
             return series
@@ -93,12 +97,12 @@ class Preprocessing(BaseModel):
         return complete
 
     def _complete(self, values: NDArray[np.float64], length: int) -> NDArray[np.float64]:
-        """One variable of any length with gaps, float64 `[L]`, as a whole one, `[length]`."""
+        """Complete one variable, float64 `[L]` with NaN for missing values, to `[length]`."""
         known = np.flatnonzero(~np.isnan(values))
         wanted = np.arange(length, dtype=np.float64)
         if self.length_policy == "resample":
             wanted = np.linspace(0, len(values) - 1, length)
-        # Beyond the last known value, interpolation repeats it: that pads, too.
+        # interp repeats the last known value beyond it, which is also what padding needs.
         return np.interp(wanted, known, values[known])
 
 

@@ -300,7 +300,7 @@ def test_row_30_missing_and_empty_channels(tmp_path: Path) -> None:
     assert_all_refused(
         [
             (missing, "Channel training (or train) is missing; channels found: validation."),
-            (empty, f"Channel train has no data: {empty.root / 'input/data/train'} holds no file with content."),
+            (empty, f"Channel train has no data: {empty.root / 'input/data/train'} contains no files with content."),
         ]
     )
 

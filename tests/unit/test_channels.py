@@ -69,7 +69,7 @@ def test_sub_folders_are_read_and_markers_skipped(optml: OptML) -> None:
         ({"validation": {}}, "channels found: validation"),
         ({"training": {}, "validaton": {}}, "Channel validaton is unknown; a job can have the channels training"),
         ({"training": {}, "models": {}}, "Channel models is unknown"),
-        ({"training": {}, "model": {}}, "Channel model has no data: .*model holds no file with content"),
+        ({"training": {}, "model": {}}, "Channel model has no data: .*model contains no files with content"),
         ({"training": {}, "model": {"TrainingInputMode": "Pipe"}}, "Channel model: input mode Pipe is not supported"),
         ({"training": {}, "model": {"ContentType": "text/csv"}}, "text/csv is not supported; use application/x-sage"),
         (
@@ -80,7 +80,7 @@ def test_sub_folders_are_read_and_markers_skipped(optml: OptML) -> None:
         ({"training": {}, "train": {}}, "Channels training and train are the same channel"),
         ({"training": {"TrainingInputMode": "Tube"}}, "Channel training: input mode Tube is not supported; use File"),
         ({"training": {"ContentType": "application/json"}}, "application/json is not supported; use text/csv or csv"),
-        ({"training": {}, "validation": {}}, "Channel validation has no data: .*validation holds no file"),
+        ({"training": {}, "validation": {}}, "Channel validation has no data: .*validation contains no files"),
         ({"training": "File"}, "must map each channel's name to an object"),
         ([], "must hold a JSON object, not list"),
     ],

@@ -44,6 +44,7 @@ DEFAULTS = {
     "validation-fraction": 0.0,
     "checkpoint-epochs": 0,
     "checkpoint-minutes": 5.0,
+    "device": "auto",
     "precision": "auto",
 }
 
