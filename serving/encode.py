@@ -105,7 +105,7 @@ class Encoder:
         return f"{{{', '.join(pairs)}}}"
 
     def _targets(self, predictions: Predictions) -> NDArray[np.int64]:
-        """Target columns, 0 or 1, `[N, C]`: 1 for the most probable class, or each above 0.5 if they are independent."""
+        """Target columns `[N, C]`: 1 for the most probable class, or for each above 0.5 if classes are independent."""
         probabilities = predictions.probabilities
         if self._problem.independent:
             return (probabilities > 0.5).astype(np.int64)
