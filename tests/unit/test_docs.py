@@ -22,7 +22,7 @@ from lstm_fcn.container.metrics import METRICS
 from lstm_fcn.serving import transform
 
 PROJECT = Path(__file__).parents[2]
-FILES = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *sorted((PROJECT / "docs").glob("*.md"))]
+FILES = [*sorted(PROJECT.glob("*.md")), *sorted((PROJECT / "docs").glob("*.md"))]
 PAGES = {path.relative_to(PROJECT).as_posix(): path.read_text(encoding="utf-8") for path in FILES}
 ROOMS = ("container", "training", "serving", "client")
 SOURCES = [path for room in ROOMS for path in sorted((PROJECT / room).rglob("*.py"))]
@@ -73,7 +73,8 @@ def test_the_metrics_are_the_real_ones() -> None:
 
 def test_the_environment_variables_are_those_that_are_read() -> None:
     read = re.findall(r'"((?:SAGEMAKER|LSTM_FCN)_[A-Z_]+)"', "".join(map(Path.read_text, SOURCES)))
-    documented = re.findall(r"^\| `([A-Z_]+)` \|", PAGES["docs/serving.md"], re.MULTILINE)
+    pages = PAGES["docs/serving.md"] + PAGES["docs/distributed.md"]
+    documented = re.findall(r"^\| `([A-Z_]+)` \|", pages, re.MULTILINE)
     assert set(documented) == set(read)
 
 
