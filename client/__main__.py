@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+from importlib.util import find_spec
 from typing import Any
 
 import click
@@ -9,7 +10,7 @@ import click
 from lstm_fcn import __version__
 from lstm_fcn.container.errors import UserError
 
-# Where each command is; it is loaded when it is called, so that the others need not be installed.
+# Where each command is implemented. A command is imported when it is called, because extras may not be installed.
 COMMANDS = {
     "train": ("lstm_fcn.client.local:train", "Train a classifier on CSV files."),
     "predict": ("lstm_fcn.client.local:predict", "Predict the series of a CSV file."),
@@ -24,7 +25,18 @@ COMMANDS = {
         "Train, tune, deploy and predict on Amazon SageMaker.",
     ),
 }
-EXTRAS = {"tune": "tune", "benchmark": "benchmark", "sagemaker": "sagemaker"}  # the default is "train,serve"
+# The extra that installs what a command needs, and a package that shows whether it is installed.
+EXTRAS = {
+    "train": ("train", "torch"),
+    "predict": ("serve", "flask"),
+    "evaluate": ("train", "torch"),
+    "visualize": ("train", "torch"),
+    "serve": ("serve", "flask"),
+    "transform": ("serve", "flask"),
+    "tune": ("tune", "optuna"),
+    "benchmark": ("benchmark", "pandas"),
+    "sagemaker": ("sagemaker", "boto3"),
+}
 
 
 class Commands(click.Group):
@@ -36,14 +48,13 @@ class Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         if cmd_name not in COMMANDS:
             return None
-        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
-        try:
-            command: click.Command = getattr(importlib.import_module(module), attribute)
-        except ModuleNotFoundError as error:
-            extra = EXTRAS.get(cmd_name, "train,serve")
+        extra, package = EXTRAS[cmd_name]
+        if find_spec(package) is None:
             raise UserError(
-                f"{cmd_name} needs the package {error.name}, which is not installed: pip install 'lstm-fcn[{extra}]'."
-            ) from error
+                f"{cmd_name} needs the package {package}, which is not installed: pip install 'lstm-fcn[{extra}]'."
+            )
+        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
@@ -59,7 +70,7 @@ def lstm_fcn() -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command; returns the exit code, 2 if the user can mend what is wrong."""
+    """Run the command and return the exit code, which is 2 for invalid input."""
     try:
         code: Any = lstm_fcn.main(arguments, prog_name="lstm-fcn", standalone_mode=False)
     except UserError as error:

@@ -6,7 +6,7 @@ import sys
 import pytest
 from click.testing import CliRunner
 
-from lstm_fcn.client.__main__ import COMMANDS, lstm_fcn, main
+from lstm_fcn.client.__main__ import COMMANDS, EXTRAS, lstm_fcn, main
 from lstm_fcn.client.local import train
 from lstm_fcn.client.options import given_hyperparameters
 from lstm_fcn.container.hyperparameters import fields_by_name
@@ -57,7 +57,7 @@ def test_wrong_use_is_explained(
 def test_a_package_that_is_not_installed_is_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(COMMANDS, "tune", ("no_such_package.module:tune", "text"))
+    monkeypatch.setitem(EXTRAS, "tune", ("tune", "no_such_package"))
     assert main(["tune"]) == 2
     expected = "tune needs the package no_such_package, which is not installed: pip install 'lstm-fcn[tune]'."
     assert expected in capsys.readouterr().err
