@@ -1,6 +1,6 @@
-"""Checkpoints: all that a job needs to go on as if nothing had happened. Not the model artifact.
+"""Checkpoints: everything a job needs to resume as if it had not been interrupted. They are not model artifacts.
 
-A checkpoint is one safetensors file; its header holds the state that is no tensor, and a checksum over both.
+A checkpoint is one safetensors file. Its header holds the state that is not a tensor, and a checksum over both.
 """
 
 import hashlib
@@ -23,32 +23,32 @@ from lstm_fcn.training.distributed import Group
 logger = logging.getLogger(__name__)
 
 PREFIX, SUFFIX = "lstm-fcn-", ".safetensors"
-PARTIAL = ".sagemaker-ignore"  # the platform does not upload files of this name (T66)
-KEPT = 2  # the newest, and one to fall back to
+PARTIAL = ".sagemaker-ignore"  # the platform does not upload files with this suffix (T66)
+KEPT = 2  # the latest, and one to fall back to
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Tensors by name, and the rest of the state: what JSON knows."""
+    """Tensors by name, and the rest of the state as JSON values."""
 
     tensors: dict[str, Tensor]
     state: dict[str, Any]
 
 
 class Checkpoints:
-    """The checkpoints of one job in a folder. Only the first process of a job has one of these (T67)."""
+    """The checkpoints of one job in a folder. Only the first process of a job reads and writes them (T67)."""
 
     def __init__(self, folder: Path, fingerprint: Mapping[str, Any]) -> None:
-        """`fingerprint` says by name what configuration and data the job has; a checkpoint of another is refused."""
+        """`fingerprint` describes configuration and data by name; checkpoints with another fingerprint are refused."""
         self.folder = folder
         self.fingerprint = json.loads(json.dumps(fingerprint))
 
     def save(self, name: str, checkpoint: Checkpoint) -> None:
-        """Write a checkpoint, whole or not at all (T63), and remove those that are no longer needed.
+        """Write a checkpoint atomically (T63), and remove those that are no longer needed.
 
         Args:
-            name: sorts after those of earlier checkpoints.
-            checkpoint: its tensors may be anywhere.
+            name: sorts after the names of earlier checkpoints.
+            checkpoint: its tensors may be on any device.
 
         Raises:
             UserError: the folder cannot be written to, or the disk is full.
@@ -66,28 +66,28 @@ class Checkpoints:
             ) from error
 
     def load_newest(self) -> Checkpoint | None:
-        """The newest checkpoint that is not damaged (T65); None if there is none.
+        """The latest checkpoint that is not damaged (T65), or None.
 
         Raises:
-            UserError: it is one of another configuration or other data.
+            UserError: it belongs to a job with another configuration or other data.
         """
         for path in self._files():
             try:
                 checkpoint = _load(path)
             except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-                logger.warning("WARNING: checkpoint %s is damaged (%s); trying an earlier one", path, error)
+                logger.warning("WARNING: checkpoint %s is damaged (%s); trying the one before it", path, error)
                 continue
             self._refuse_others(path, checkpoint.state.pop("fingerprint"))
             return checkpoint
         return None
 
     def remove_partial(self) -> None:
-        """Remove what an interrupted `save` has left."""
+        """Remove files that an interrupted `save` has left."""
         for path in self.folder.glob(f".{PREFIX}*{SUFFIX}{PARTIAL}"):
             path.unlink(missing_ok=True)
 
     def _prune(self, newest: Path) -> None:
-        """Keep `newest` and those just before it; those after it were found damaged when the job started."""
+        """Keep `newest` and those just before it; later ones were found damaged when the job started."""
         files = self._files()
         before = [path for path in files if path.name <= newest.name]
         for path in files:
@@ -95,12 +95,12 @@ class Checkpoints:
                 path.unlink()
 
     def remove_all(self) -> None:
-        """The job is done; its checkpoints are of no more use."""
+        """Remove all checkpoints of a finished job."""
         for path in self._files():
             path.unlink(missing_ok=True)
 
     def _files(self) -> list[Path]:
-        """The newest first."""
+        """Files of the checkpoints, latest first."""
         return sorted(self.folder.glob(f"{PREFIX}*{SUFFIX}"), reverse=True)
 
     def _refuse_others(self, path: Path, found: Mapping[str, Any]) -> None:
@@ -108,17 +108,19 @@ class Checkpoints:
         if not different:
             return
         parts = [
-            f"other {name}" if name.startswith("data") else f"{name}={found.get(name)}, not {self.fingerprint[name]}"
+            f"different {name}"
+            if name.startswith("data")
+            else f"{name}={found.get(name)} instead of {self.fingerprint[name]}"
             for name in different
         ]
         raise UserError(
-            f"The checkpoint {path} is of another job: it has {'; '.join(parts)}. Start that job again as it was, or "
-            f"empty {self.folder}, or name another folder."
+            f"The checkpoint {path} belongs to another job: it has {'; '.join(parts)}. Restart that job with its "
+            f"configuration and data, or empty {self.folder}, or use another folder."
         )
 
 
 def share(checkpoint: Checkpoint | None, group: Group) -> Checkpoint | None:
-    """The checkpoint that the first process has, in all processes."""
+    """Send the checkpoint of the first process to all processes."""
     if group.size == 1:
         return checkpoint
     outline = None
@@ -139,7 +141,7 @@ def share(checkpoint: Checkpoint | None, group: Group) -> Checkpoint | None:
 def _load(path: Path) -> Checkpoint:
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata()
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dictionary
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dictionary
     if metadata["sha256"] != _digest(tensors, metadata["state"]):
         raise ValueError("its checksum is wrong")
     return Checkpoint(tensors, json.loads(metadata["state"]))

@@ -1,4 +1,4 @@
-"""Several processes that train one model: one on each machine, or on each GPU of each machine."""
+"""Training one model with several processes: one for each machine, or for each GPU of each machine."""
 
 import contextlib
 import json
@@ -26,20 +26,20 @@ from lstm_fcn.training.stop import StopBeforeTraining
 
 logger = logging.getLogger(__name__)
 
-PORT = 29400  # of the launcher's store on the first machine; the one above it is that of the processes
-LATE_SECONDS = 300  # a machine that has not come by then is given up
-SILENT_SECONDS = 45  # a machine that has shown no sign of life for so long is given up
-BEAT_SECONDS = 2.0
+PORT = 29400  # of the launcher's store on the first machine; the store of the processes uses the next port
+LATE_SECONDS = 300  # to wait for a machine to join
+SILENT_SECONDS = 45  # without a heartbeat, after which a machine is considered lost
+BEAT_SECONDS = 2.0  # between heartbeats
 
 
 class HostLostError(AlgorithmError):
-    """Another machine of the job ended or no longer answers."""
+    """Another machine of the job has ended or does not respond."""
 
 
 class Group:
-    """The processes that train together. This one alone, unless `join` made it larger.
+    """The processes that train together; by default this process alone.
 
-    rank: the number of this process; that of rank 0 prints, and writes checkpoints and the model.
+    rank, size: number of this process, and of all processes. Rank 0 logs metrics and writes checkpoints and the model.
     local_rank, local_size: the same among the processes of this machine.
     """
 
@@ -55,7 +55,7 @@ class Group:
 
         Args:
             resources: the job's machines.
-            on_loss: called from another thread when a machine shows no sign of life any more; must not return.
+            on_loss: called from another thread if a machine is lost; must not return.
         """
         local_size = int(os.environ["LOCAL_WORLD_SIZE"])
         group = cls(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_RANK"]), local_size)
@@ -69,7 +69,7 @@ class Group:
             store=PrefixStore("group", store),
             rank=group.rank,
             world_size=group.size,
-            timeout=timedelta(hours=1),  # machines that are slow are waited for; dead ones are found by the heartbeat
+            timeout=timedelta(hours=1),  # slow machines are waited for; the heartbeat finds lost ones
         )
         return group
 
@@ -78,29 +78,29 @@ class Group:
         return self.rank == 0
 
     def gather(self, name: str, value: Any) -> list[Any]:
-        """What each process has under `name`, by rank. Values are what JSON knows; a name is used once."""
+        """Exchange JSON values: return the value of each process, by rank. A name can be used only once."""
         if self._store is None:
             return [value]
         self._store.set(f"{name}/{self.rank}", json.dumps(value))
         names = [f"{name}/{rank}" for rank in range(self.size)]
-        while not self._store.check(names):  # however long it takes: the heartbeat watches the others
+        while not self._store.check(names):  # without a time limit: the heartbeat watches the others
             time.sleep(0.05)
         return [json.loads(self._store.get(f"{name}/{rank}")) for rank in range(self.size)]
 
     def sum(self, values: Tensor) -> Tensor:
-        """The sum over all processes, in place."""
+        """Sum over all processes, in place."""
         if self.size > 1:
             dist.all_reduce(values)
         return values
 
     def broadcast(self, values: Tensor) -> Tensor:
-        """What the first process has, in place; on the CPU."""
+        """Copy the values of the first process to all, in place; on the CPU."""
         if self.size > 1:
             dist.broadcast(values, src=0)
         return values
 
     def gather_rows(self, rows: Tensor) -> Tensor:
-        """The rows `[n, ...]` of all processes, n may differ, one behind the other by rank; on the CPU."""
+        """Concatenate the rows `[n, ...]` of all processes by rank, on the CPU; n may differ."""
         rows = rows.cpu().contiguous()
         if self.size == 1:
             return rows
@@ -113,7 +113,7 @@ class Group:
         return torch.cat([part[:count] for part, count in zip(parts, counts.tolist(), strict=True)])
 
     def leave(self, failure: str | None = None) -> None:
-        """Say that this process has done its part, or why it has not, and let the others see it."""
+        """Tell the other processes that this one has finished or failed, and wait until they know."""
         if self._store is None:
             return
         self.has_left = True
@@ -122,22 +122,22 @@ class Group:
             if failure is None:
                 self._store.wait([f"left/{rank}" for rank in range(self.size)], timedelta(seconds=SILENT_SECONDS))
             elif self.rank == 0:
-                time.sleep(3 * BEAT_SECONDS)  # what the others read from ends with this process
+                time.sleep(3 * BEAT_SECONDS)  # the store ends with this process
         if failure is None and dist.is_initialized():
             dist.destroy_process_group()
 
     def explain(self, error: RuntimeError) -> None:
-        """Raise `HostLostError` if an error of the network stands behind `error`."""
+        """Raise `HostLostError` if a network error caused `error`."""
         if self.size == 1:
             return
-        time.sleep(3 * BEAT_SECONDS)  # the heartbeat may know better what became of the others
+        time.sleep(3 * BEAT_SECONDS)  # the heartbeat may find the actual cause
         if isinstance(error, dist.DistError) or "onnection" in str(error) or "gloo" in str(error):
-            cause = re.sub(r"^\[[^]]*\] *", "", str(error)).split(". ")[0]  # not where in gloo's source it is
-            raise HostLostError(f"The connection to another machine broke: {cause}. {ADVICE}") from error
+            cause = re.sub(r"^\[[^]]*\] *", "", str(error)).split(". ")[0]  # without the place in gloo's source
+            raise HostLostError(f"The connection to another machine was lost: {cause}. {ADVICE}") from error
 
 
 class _Heartbeat(threading.Thread):
-    """Shows the others that this process lives, and finds out when one of them does not."""
+    """Tells the other processes that this one is alive, and detects lost ones."""
 
     def __init__(
         self, group: Group, store: TCPStore, resources: Resources, on_loss: Callable[[HostLostError], None]
@@ -146,7 +146,7 @@ class _Heartbeat(threading.Thread):
         self._group = group
         self._hosts = [resources.hosts[rank // group.local_size] for rank in range(group.size)]
         self._on_loss = on_loss
-        # A connection of its own: the other one may be waiting for something.
+        # A separate connection, because the other one may be blocked by a waiting call.
         self._store = store.clone()  # type: ignore[attr-defined]
 
     def run(self) -> None:
@@ -155,15 +155,15 @@ class _Heartbeat(threading.Thread):
             try:
                 loss = self._check(beats)
             except RuntimeError:
-                loss = f"Host {self._hosts[0]} ended or cannot be reached"
+                loss = f"Host {self._hosts[0]} has ended or cannot be reached"
             if self._group.has_left:
                 return
             if loss:
-                self._on_loss(HostLostError(f"{loss}; without it, training cannot go on. {ADVICE}"))
+                self._on_loss(HostLostError(f"{loss}; training cannot continue without it. {ADVICE}"))
             time.sleep(BEAT_SECONDS)
 
     def _check(self, beats: dict[int, tuple[int, float]]) -> str | None:
-        """Beat once, and look at the others; what is wrong, if something is."""
+        """Send one heartbeat and check those of the others; return a description of a failure, or None."""
         now = time.monotonic()
         self._store.add(f"beat/{self._group.rank}", 1)
         for rank, host in enumerate(self._hosts):
@@ -176,27 +176,27 @@ class _Heartbeat(threading.Thread):
             if rank not in beats or beats[rank][0] != beat:
                 beats[rank] = (beat, now)
             elif now - beats[rank][1] > SILENT_SECONDS:
-                return f"Host {host} has shown no sign of life for {SILENT_SECONDS} seconds"
+                return f"Host {host} has not responded for {SILENT_SECONDS} seconds"
         return None
 
 
-ADVICE = "The same job, started again with its checkpoints, goes on from the last of them."
+ADVICE = "If the job is restarted with its checkpoints, it resumes from the latest one."
 
 
 def is_worker(environment: Mapping[str, str] = os.environ) -> bool:
-    """This process was started by `launch`."""
+    """Whether this process was started by `launch`."""
     return "TORCHELASTIC_RUN_ID" in environment
 
 
 def launch(resources: Resources, one_process: bool) -> int:
-    """Start this machine's processes of a job on several machines, by torchrun's launcher; returns an exit code.
+    """Start this machine's processes of a job on several machines with torchrun's launcher; return an exit code.
 
-    Each runs `train` again and finds itself in its environment. SIGTERM and SIGINT are passed on to them; what they
-    do then is up to them. There is one process for each GPU, or for the machine if `one_process`.
+    Each process runs `train` again, with its rank in environment variables. There is one process for each GPU, or one
+    for the machine if `one_process` is true. SIGTERM and SIGINT are forwarded to the processes.
 
     Raises:
         UserError: another machine of the job cannot be reached.
-        StopBeforeTraining: a signal came before there were any processes.
+        StopBeforeTraining: a signal came before the processes were started.
     """
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, launch_agent
@@ -213,26 +213,26 @@ def launch(resources: Resources, one_process: bool) -> int:
         rdzv_endpoint=f"{first}:{PORT}",
         rdzv_configs={"rank": resources.hosts.index(resources.current_host), "timeout": LATE_SECONDS},
         max_restarts=0,
-        # SIGTERM and SIGINT stay ours: the launcher would give its processes half a minute only.
+        # SIGTERM and SIGINT are forwarded here, because the launcher would kill its processes after 30 seconds.
         signals_to_handle="SIGHUP",
     )
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _pass_on)
+        signal.signal(number, _forward_signal)
     try:
         launch_agent(config, sys.executable, ["-u", "-m", "lstm_fcn.training"])
     except ChildFailedError as error:
         return int(error.get_first_failure()[1].exitcode)
     except (dist.DistError, TimeoutError) as error:
         raise UserError(
-            f"The machines {', '.join(resources.hosts)} did not all come together within {LATE_SECONDS} seconds: "
-            f"{error}. {ADVICE}"
+            f"The machines {', '.join(resources.hosts)} did not all join within {LATE_SECONDS} seconds: {error}. "
+            f"{ADVICE}"
         ) from error
     return 0
 
 
-def _pass_on(number: int, _frame: object) -> None:
+def _forward_signal(number: int, _frame: object) -> None:
     children = [int(child) for file in Path("/proc/self/task").glob("*/children") for child in file.read_text().split()]
-    if not children:  # the machines have not come together yet
+    if not children:  # the processes have not been started yet
         raise StopBeforeTraining
     for child in children:
         with contextlib.suppress(ProcessLookupError):
@@ -240,7 +240,7 @@ def _pass_on(number: int, _frame: object) -> None:
 
 
 def _wait_for_name(host: str) -> None:
-    """Until the name of another machine is known here, which can take a while (T42)."""
+    """Wait until the name of another machine can be resolved (T42)."""
     deadline = time.monotonic() + LATE_SECONDS
     while True:
         try:
@@ -254,7 +254,7 @@ def _wait_for_name(host: str) -> None:
 
 
 def _use_network_interface(name: str | None) -> None:
-    """Between machines, talk over the interface that the platform names, if it is really there (T43)."""
+    """Use the network interface that the platform names between machines, if it exists (T43)."""
     if name and name in [found for _, found in socket.if_nameindex()]:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
         os.environ.setdefault("NCCL_SOCKET_IFNAME", name)

@@ -1,4 +1,4 @@
-"""Going on from the model of an earlier job: the channel `model` (T70, T71)."""
+"""Continue training from the model of an earlier job: the channel `model` (T70, T71)."""
 
 import hashlib
 import logging
@@ -36,44 +36,47 @@ ARCHITECTURE = (
     "kernel_size_2",
     "kernel_size_3",
 )
-LARGEST_FILE = 4 * 1024**3  # bytes of a file that is read from an archive
+LARGEST_FILE = 4 * 1024**3  # bytes; larger files in an archive are refused
 
 
 @dataclass(frozen=True)
 class EarlierModel:
-    """What a job goes on from."""
+    """The model that a job continues training from."""
 
     metadata: Metadata
     weights: dict[str, Tensor]
     sha256: str  # of the weights
 
     def take_architecture(self, settings: Hyperparameters) -> Hyperparameters:
-        """The job's settings with this model's architecture and way of scaling; what the job has else is said."""
+        """The job's settings with the architecture and scaling method of this model; log settings that are replaced."""
         own = parse_hyperparameters(self.metadata.hyperparameters)
         update = {name: getattr(own, name) for name in (*ARCHITECTURE, "scaling")}
         for name, value in update.items():
             if name in settings.model_fields_set and getattr(settings, name) != value:
                 alias = name.replace("_", "-")
                 logger.warning(
-                    "WARNING: %s=%s does not count: the earlier model has %s", alias, getattr(settings, name), value
+                    "WARNING: ignoring %s=%s: the earlier model uses %s", alias, getattr(settings, name), value
                 )
         return settings.model_copy(update=update)
 
     def carry_over(self, network: LSTMFCN | Ensemble, problem: Problem) -> None:
-        """Give `network` all weights that fit the new data; the log says which.
+        """Copy all weights that fit the new data to `network`, and log which.
 
-        The convolutions fit any data of as many variables, the recurrent block data of the same length, the output
-        layer data of the same classes.
+        The convolutions fit any data with the same number of variables, the recurrent block data of the same length,
+        the output layer data with the same classes.
+
+        Raises:
+            UserError: the number of variables differs, or the weights do not belong to the metadata.
         """
         own = self.metadata.problem
         if own.num_variables != problem.num_variables:
             raise UserError(
-                f"Channel model: the earlier model's num-variables is {own.num_variables}, that of the training data "
+                f"Channel model: the earlier model has num-variables={own.num_variables}, the training data has "
                 f"{problem.num_variables}. Set num-variables={own.num_variables} if that is what the rows hold, or "
                 "train without the channel model."
             )
         same_classes = (own.classes, own.independent) == (problem.classes, problem.independent)
-        same_length = self.metadata.problem.length == problem.length
+        same_length = own.length == problem.length
         kept = {"fcn": True, "recurrent": same_length, "linear": same_classes}
         state = network.state_dict()
         present = {name: part for name in state for part in kept if f".{part}." in f".{name}"}
@@ -84,36 +87,34 @@ class EarlierModel:
         parts = {part: kept[part] for part in kept if part in present.values()}
         words = {"fcn": "convolutions", "recurrent": "recurrent block", "linear": "output layer"}
         reasons = {
-            "recurrent": f"length {problem.length}, was {self.metadata.problem.length}",
-            "linear": "other classes",
+            "recurrent": f"length {problem.length}, was {own.length}",
+            "linear": "different classes",
         }
         new = [f"{words[part]} ({reasons[part]})" for part, fits in parts.items() if not fits]
-        scaling = "kept" if problem.scaling == self.metadata.problem.scaling else "measured anew"
+        scaling = "kept" if problem.scaling == own.scaling else "recomputed"
         logger.info(
-            "carried over from the earlier model: %s; new: %s; scaling: %s",
+            "weights kept from the earlier model: %s; new: %s; scaling: %s",
             ", ".join(words[part] for part, fits in parts.items() if fits) or "nothing",
             ", ".join(new) or "nothing",
             scaling,
         )
 
     def _tensor(self, name: str, like: Tensor) -> Tensor:
-        # Before version 3 there was but one recurrent block, and it was called by its name.
-        old = self.metadata.schema_version < 3
-        found = self.weights.get(name.replace(".recurrent.", ".lstm.") if old else name)
+        found = self.weights.get(name)
         if found is None or found.shape != like.shape:
             raise UserError(f"Channel model: {WEIGHTS} does not fit {METADATA}: {name} should be {tuple(like.shape)}.")
         return found
 
 
 def load_earlier(source: Source) -> EarlierModel:
-    """The model in the channel: its files as they are, or in a tar archive. Nothing is unpacked anywhere.
+    """Read the model in the channel: its files, or a tar archive of them, which is not unpacked to the disk.
 
     Raises:
-        UserError: there is no model, a damaged or unsafe one, or one of another version.
+        UserError: there is no model, or it is damaged, unsafe or of another release.
     """
     archives = [path for path in source.files if path.name.endswith((".tar.gz", ".tgz", ".tar"))]
     if len(archives) > 1:
-        raise UserError(f"Channel model has {len(archives)} archives; it must hold one model.")
+        raise UserError(f"Channel model has {len(archives)} archives; it must hold a single model.")
     if archives:
         files, place = _read_archive(archives[0]), archives[0]
     else:
@@ -122,12 +123,12 @@ def load_earlier(source: Source) -> EarlierModel:
         if name not in files:
             raise UserError(
                 f"Channel model: {place} holds no {name}. Put the model.tar.gz of an earlier training job there, or "
-                "the files in it."
+                "the files from it."
             )
     metadata = parse_metadata(files[METADATA], place / METADATA)
     sha256 = hashlib.sha256(files[WEIGHTS]).hexdigest()
     if sha256 != metadata.sha256.get(WEIGHTS):
-        raise UserError(f"Channel model: {WEIGHTS} in {place} is damaged: its checksum is not the one in {METADATA}.")
+        raise UserError(f"Channel model: {WEIGHTS} in {place} is damaged: its checksum differs from {METADATA}.")
     try:
         weights = safetensors.torch.load(files[WEIGHTS])
     except SafetensorError as error:
@@ -143,7 +144,7 @@ def _read_folder(source: Source) -> dict[str, bytes]:
     for path in source.files:
         if path.name in (METADATA, WEIGHTS):
             if path.name in found:
-                raise UserError(f"Channel model has several files {path.name}; it must hold one model.")
+                raise UserError(f"Channel model has several files {path.name}; it must hold a single model.")
             try:
                 found[path.name] = path.read_bytes()
             except OSError as error:
@@ -152,10 +153,10 @@ def _read_folder(source: Source) -> dict[str, bytes]:
 
 
 def _read_archive(path: Path) -> dict[str, bytes]:
-    """The model's files, read from the archive; every member is looked at first (T71)."""
+    """Read the files of the model from the archive, after checking every member (T71)."""
 
     def refuse(problem: str) -> UserError:
-        return UserError(f"Channel model: {path} {problem}; it was not read.")
+        return UserError(f"Channel model: {path} {problem}; the archive was not read.")
 
     try:
         with tarfile.open(path) as archive:
@@ -165,7 +166,7 @@ def _read_archive(path: Path) -> dict[str, bytes]:
                 found[name] = cast(IO[bytes], archive.extractfile(member)).read()
             return found
     except (tarfile.TarError, EOFError, OSError) as error:
-        raise refuse(f"is not a whole tar archive: {str(error).splitlines()[0].rstrip(':')}") from error
+        raise refuse(f"is not a complete tar archive: {str(error).splitlines()[0].rstrip(':')}") from error
 
 
 def _check_members(members: list[tarfile.TarInfo], refuse: Callable[[str], UserError]) -> dict[str, tarfile.TarInfo]:
@@ -173,7 +174,7 @@ def _check_members(members: list[tarfile.TarInfo], refuse: Callable[[str], UserE
     for member in members:
         parts = PurePosixPath(member.name).parts
         if member.name.startswith("/") or ".." in parts:
-            raise refuse(f"is unsafe: its member {member.name!r} would lie outside of it")
+            raise refuse(f"is unsafe: its member {member.name!r} would be outside of the archive")
         if not (member.isfile() or member.isdir()):
             raise refuse(f"is unsafe: its member {member.name!r} is a link or a device")
         name = parts[-1] if parts else ""

@@ -1,4 +1,4 @@
-"""Metrics of a network, and the batch statistics that it must have before it is measured."""
+"""Exact batch statistics and metrics of a network."""
 
 from collections.abc import Callable, Iterator
 from typing import cast
@@ -12,13 +12,13 @@ from lstm_fcn.training.network.model import join_logits
 from lstm_fcn.training.scores import count_correct, measure_scores
 from lstm_fcn.training.step import weighted_loss
 
-EVALUATION_BATCH = 256  # series; larger ones gain nothing on a CPU and take memory on a GPU
+EVALUATION_BATCH = 256  # series; larger batches are not faster on a CPU and take memory on a GPU
 
 
 def even_batches(order: Tensor, count: int) -> Iterator[Tensor]:
     """Split indices `[N]` into `count` batches whose sizes differ by one at most.
 
-    A small last batch would take a full step, and bring batch statistics of its own, on a few series.
+    Otherwise a small last batch would make a full step, with batch statistics of only a few series.
     """
     yield from order.tensor_split(count)
 
@@ -34,24 +34,23 @@ def set_exact_batch_norm(
 ) -> None:
     """Replace the running statistics of batch normalisation by averages over the training set.
 
-    Moving averages lag behind the weights, which after a few hundred steps decides over right and wrong. The
-    averages are taken over shuffled batches of the training batch size, without dropout, so that they are
-    those that the weights were trained with.
+    Moving averages lag behind the weights; after few hundred steps the difference changes predictions. The averages are
+    taken over shuffled batches of the training batch size, without dropout: what the weights were trained with.
 
     Args:
-        network: whose statistics are set; left in evaluation mode.
-        forward: the same network as it shall be called, for its precision.
+        network: the network whose statistics are set; it is left in evaluation mode.
+        forward: the same network wrapped for the precision to compute in.
         training: this process's part of the training set.
-        batches: how many batches it is split into, as in training.
-        enough: asked after each batch; true if the averages over the batches so far must do.
-        group: the processes whose averages are joined.
+        batches: number of batches that the training set is split into, as in training.
+        enough: asked after each batch whether to stop with the averages so far.
+        group: the processes whose statistics are averaged.
     """
     norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     momenta = [norm.momentum for norm in norms]
     network.eval()
     for norm in norms:
         norm.reset_running_stats()
-        norm.momentum = None  # the average of all batches, not a moving one
+        norm.momentum = None  # average over all batches instead of a moving average
         norm.train()
     order = torch.randperm(len(training), generator=torch.Generator().manual_seed(0)).to(training.device)
     seen = 0
@@ -70,7 +69,7 @@ def set_exact_batch_norm(
 
 
 def _join_statistics(norm: nn.modules.batchnorm._BatchNorm, batches: int, group: Group) -> None:
-    """The average over the batches of all processes, of which this one has seen some."""
+    """Average the statistics over the batches of all processes; this process has seen `batches`."""
     for statistic in (cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)):
         total = group.sum(torch.tensor(float(batches), device=statistic.device)).clamp(min=1)
         statistic.copy_(group.sum(statistic * batches) / total)
@@ -80,8 +79,9 @@ def _join_statistics(norm: nn.modules.batchnorm._BatchNorm, batches: int, group:
 def evaluate(
     forward: nn.Module, data: Dataset, class_weights: Tensor, group: Group, scores: bool = False
 ) -> dict[str, float]:
-    """Metrics over the parts of all processes: loss and accuracy, and with `scores` the others, too.
-    The network behind `forward` is in evaluation mode.
+    """Measure loss and accuracy over the data of all processes, and with `scores` the other metrics.
+
+    The network in `forward` must be in evaluation mode.
     """
     totals = torch.zeros(3, dtype=torch.float64, device=data.device)
     logits, labels = [], []

@@ -1,6 +1,6 @@
-"""What a trained network makes of series: probabilities, class activation maps, attention, filters.
+"""Predictions and explanations of a trained network: probabilities, class activation maps, attention, filters.
 
-For the report of a job and for pictures of a saved model; everything on the CPU or where the network is.
+Used for the report of a job and for pictures of a saved model. Everything is computed on the network's device.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -24,10 +24,10 @@ from lstm_fcn.training.network.recurrent import AttentionLSTM
 
 
 def load_classifier(folder: Path) -> tuple[Metadata, Classifier]:
-    """The model in a folder, from `model.json` and `weights.safetensors`.
+    """Load the model in a folder from `model.json` and `weights.safetensors`.
 
     Raises:
-        UserError: one of them is missing or damaged, or they do not belong together.
+        UserError: one of the files is missing or damaged, or they do not belong together.
     """
     contents = []
     for name in (METADATA, WEIGHTS):
@@ -43,17 +43,17 @@ def load_classifier(folder: Path) -> tuple[Metadata, Classifier]:
     classifier = Classifier(Scaler(metadata.problem.scaling), network, metadata.problem.independent).eval()
     try:
         weights = safetensors.torch.load(contents[1])
-        if metadata.schema_version < 3:  # when the recurrent block was an LSTM always, and called so
-            weights = {name.replace("network.lstm.", "network.recurrent."): w for name, w in weights.items()}
         own = {name: tensor for name, tensor in weights.items() if name.startswith("network.")}
         network.load_state_dict({name.removeprefix("network."): tensor for name, tensor in own.items()})
     except (SafetensorError, RuntimeError) as error:
-        raise UserError(f"{folder / WEIGHTS} is damaged or of another model: {str(error).splitlines()[0]}") from error
+        raise UserError(
+            f"{folder / WEIGHTS} is damaged or belongs to another model: {str(error).splitlines()[0]}"
+        ) from error
     return metadata, classifier
 
 
 def members_of(network: Network) -> list[LSTMFCN]:
-    """The networks of an ensemble, or the one there is."""
+    """The networks of an ensemble, or the single network."""
     return [network] if isinstance(network, LSTMFCN) else [cast(LSTMFCN, member) for member in network.members]
 
 
@@ -70,12 +70,12 @@ def predict(network: Network, series: Tensor, independent: bool) -> NDArray[np.f
 def activation_maps(network: Network, series: Tensor, classes: Sequence[int]) -> NDArray[np.float32] | None:
     """How much each time step adds to the logit of a class, float32 `[N, T]`; None without convolutions.
 
-    Of an ensemble, the average over its networks (see `LSTMFCN.activation_map`).
+    For an ensemble, the average over its networks (see `LSTMFCN.activation_map`).
 
     Args:
         network: in evaluation mode.
         series: scaled, float32 `[N, M, T]`.
-        classes: of each series, which class to explain.
+        classes: the class to explain, for each series.
     """
     members = members_of(network)
     if not len(members[0].fcn):
@@ -92,11 +92,11 @@ def activation_maps(network: Network, series: Tensor, classes: Sequence[int]) ->
 
 
 class Attended(NamedTuple):
-    """What the first attention LSTM of a network looked at, on average over its steps.
+    """Attention of the first attention LSTM of a network, averaged over its steps.
 
-    weights: the shares of its input's steps in the context, `[N, S]`; each row adds up to 1.
-    contexts: each step of the input times its share, `[N, S, F]`: what the context vector is the sum of.
-    over_time: the steps are time steps (no dimension shuffle); else they are variables, and time is F.
+    weights: shares of the input's steps in the context vector, `[N, S]`; each row adds up to 1.
+    contexts: each step of the input times its share, `[N, S, F]`; their sum is the context vector.
+    over_time: the steps are time steps (no dimension shuffle); otherwise they are variables, and F is time.
     """
 
     weights: NDArray[np.float32]
@@ -105,9 +105,9 @@ class Attended(NamedTuple):
 
 
 def attention(network: Network, series: Tensor) -> Attended | None:
-    """The attention paid to scaled series, float32 `[N, M, T]`; None if the network has no attention LSTM.
+    """Attention to scaled series, float32 `[N, M, T]`; None if the network has no attention LSTM.
 
-    Of an ensemble, that of its first network.
+    For an ensemble, the attention of its first network.
     """
     member = members_of(network)[0]
     layer = member.recurrent[0] if len(member.recurrent) else None
@@ -122,10 +122,10 @@ def filters(network: Network, number: int, series: Tensor) -> tuple[NDArray[np.f
     """The filters of convolution `number` (1, 2 or 3), and their response to one series.
 
     Returns:
-        weights `[filters, width]`, of several input channels the mean; responses after the activation `[filters, T]`.
+        weights `[filters, width]`, averaged over the input channels; responses after the activation `[filters, T]`.
 
     Args:
-        network: with convolutions, in evaluation mode; of an ensemble, its first network is taken.
+        network: with convolutions, in evaluation mode; for an ensemble, its first network is used.
         number: counted from 1.
         series: scaled, float32 `[M, T]`.
     """
@@ -137,7 +137,7 @@ def filters(network: Network, number: int, series: Tensor) -> tuple[NDArray[np.f
 
 
 def unscale(series: NDArray[np.float32], scaling: Scaling) -> NDArray[np.float64]:
-    """Series `[..., M, T]` in the user's units; as they are if each was scaled by itself, as nobody knows by what."""
+    """Series `[..., M, T]` in the user's units; unchanged if each was scaled separately, as its scale is not known."""
     if scaling.method != "dataset":
         return series.astype(np.float64)
     mean, std = (np.array(values)[:, np.newaxis] for values in (scaling.mean, scaling.std))

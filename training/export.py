@@ -1,4 +1,4 @@
-"""The trained network as an ONNX graph, checked against torch before anyone writes it."""
+"""Export of the trained network as an ONNX graph, checked against torch before it is written."""
 
 import contextlib
 import logging
@@ -23,9 +23,9 @@ TOLERANCE = 1e-4  # largest difference of an output between torch and the export
 
 
 def export_graph(classifier: Classifier, rows: NDArray[np.float64]) -> bytes:
-    """The classifier as an ONNX graph: `series` float64 in, `probabilities` and `explanation` float32 out.
+    """Export the classifier as an ONNX graph: `series` float64 in, `probabilities` and `explanation` float32 out.
 
-    Their shapes are those of `Classifier.forward`, which knows whether there is an explanation; the batch size is free.
+    Shapes are those of `Classifier.forward`; the batch size is free. A network without convolutions has no explanation.
 
     Args:
         classifier: in evaluation mode, on the CPU.
@@ -46,13 +46,14 @@ def export_graph(classifier: Classifier, rows: NDArray[np.float64]) -> bytes:
 
 
 def export_weights(classifier: Classifier) -> bytes:
-    """Every parameter and buffer, by name, as safetensors: what a later job needs to continue."""
+    """All parameters and buffers by name, as safetensors, for jobs that continue training from the model."""
     return save({name: tensor.contiguous() for name, tensor in classifier.state_dict().items()})
 
 
 def largest_difference(classifier: Classifier, graph: bytes, rows: NDArray[np.float64]) -> float:
-    """The largest difference of any output between torch and the graph; an explanation's, which has no bounds,
-    as a share of its largest value.
+    """The largest difference between the outputs of torch and of the graph.
+
+    The explanation has no bounds, so its difference is relative to its largest value.
     """
     session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
     exported = session.run(None, {"series": rows})
@@ -79,7 +80,7 @@ def _to_onnx(classifier: Classifier, shape: tuple[int, ...]) -> bytes:
         raise AlgorithmError("The exporter returned no graph.")
     model = program.model_proto
     _expand_attention(model)
-    # Stack traces of this machine: large, and none of a reader's business (T75).
+    # Stack traces with paths of this machine: large, and not for others to read (T75).
     for node in model.graph.node:
         del node.metadata_props[:]
         node.doc_string = ""
@@ -92,7 +93,7 @@ def _to_onnx(classifier: Classifier, shape: tuple[int, ...]) -> bytes:
 
 @contextlib.contextmanager
 def _quiet_exporter() -> Iterator[None]:
-    """It reports on operators that are not used here, and its optimiser on what it leaves as it is."""
+    """Silence the exporter, which reports on operators that are not used here and on optimisations it does not make."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript")]
     levels = [chatty.level for chatty in loggers]
     for chatty in loggers:
@@ -106,8 +107,8 @@ def _quiet_exporter() -> Iterator[None]:
             chatty.setLevel(level)
 
 
-# An attention LSTM as a loop over its steps: what `AttentionLSTM._run` does. The weights are those outside; what
-# changes with the series is handed on from step to step, as OpenVINO wants it.
+# An attention LSTM as a loop over its steps, as in `AttentionLSTM._run`. The weights come from outside of the loop;
+# everything that depends on the series is passed from step to step, as OpenVINO requires.
 ATTENTION_LOOP = """
 attention (float[B, H] hidden, float[B, H] cell, float[B, S, F] sequence, float[B, S, H] keys, float[B, G] read)
     => (float[B, H] next_hidden, float[B, H] next_cell, float[B, S, F] same_sequence, float[B, S, H] same_keys,
@@ -145,7 +146,7 @@ ATTENTION_WEIGHTS = ("weight_hh", "weight_context", "attention_hidden", "attenti
 
 
 def _expand_attention(model: onnx.ModelProto) -> None:
-    """Put loops in the place of attention LSTMs, for which ONNX has no operator."""
+    """Replace attention LSTMs, for which ONNX has no operator, by loops."""
     domain, operator = ATTENTION_OPERATOR.split("::")
     for node in model.graph.node:
         if (node.domain, node.op_type) != (domain, operator):
@@ -156,7 +157,7 @@ def _expand_attention(model: onnx.ModelProto) -> None:
         for inner in body.node:
             inner.input[:] = [names.get(name, name) for name in inner.input]
         inputs, output = [start, start, sequence, keys, read], node.output[0]
-        ends = [f"{output}_end_{k}" for k in range(4)]  # the last states, which nobody reads
+        ends = [f"{output}_end_{k}" for k in range(4)]  # the last states are not used
         scan = onnx.helper.make_node("Scan", inputs, [*ends, output], name=node.name, body=body, num_scan_inputs=1)
         node.CopyFrom(scan)
     for k in reversed(range(len(model.opset_import))):

@@ -1,4 +1,4 @@
-"""Epochs, schedule, best weights, checkpoints, stop signal."""
+"""The training loop: epochs and fine-tuning rounds, best weights, checkpoints, stops."""
 
 import copy
 import logging
@@ -6,7 +6,6 @@ import math
 import time
 from dataclasses import asdict, dataclass
 from datetime import timedelta
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,12 +18,13 @@ from lstm_fcn.training.data.datasets import Dataset
 from lstm_fcn.training.devices import MixedPrecision, Placement, parallel_forward
 from lstm_fcn.training.distributed import Group
 from lstm_fcn.training.evaluate import evaluate, even_batches, set_exact_batch_norm
+from lstm_fcn.training.schedule import Schedule
 from lstm_fcn.training.step import TrainingStep, capture_step, make_optimizer
 from lstm_fcn.training.stop import Interrupted, StopBeforeTraining, StopSignal
 
 logger = logging.getLogger(__name__)
 
-PROGRESS_INTERVAL = 30.0  # seconds between lines within an epoch that takes longer
+PROGRESS_INTERVAL = 30.0  # seconds between progress lines within a long epoch
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class BestEpoch:
 
 @dataclass
 class Position:
-    """Where training is: `step` steps of epoch `epoch` of round `round` are done."""
+    """Progress of the training: `step` steps of epoch `epoch` of fine-tuning round `round` are done."""
 
     round: int = 0
     epoch: int = 1
@@ -54,7 +54,11 @@ class Position:
 
 
 class Loop:
-    """The training of one network: its data, its optimizer, and the best weights so far."""
+    """Trains one network, or one ensemble.
+
+    history: metrics of each finished epoch.
+    stopping: all processes have agreed to stop.
+    """
 
     def __init__(
         self,
@@ -74,14 +78,14 @@ class Loop:
         Args:
             network: on the device of the data.
             training: this process's part of the training set.
-            validation: likewise, if there is one.
+            validation: this process's part of the validation set, if there is one.
             class_weights: float32 `[C]`, or `[C, 2]` for independent classes; on the device.
-            settings: of the job.
-            placement: as the network was placed.
-            stop: whether to stop.
+            settings: the hyperparameters; the batch size is not 0.
+            placement: device and precision.
+            stop: asked at every step whether to stop.
             group: the processes that train together.
-            checkpoints: in the first process of the group, where checkpoints go.
-            saves: checkpoints are written, by the first process.
+            checkpoints: in the first process of the group, where to save checkpoints.
+            saves: the first process of the group saves checkpoints.
         """
         self.network = network
         self.training = training
@@ -93,36 +97,36 @@ class Loop:
         self.checkpoints = checkpoints
         self.saves = saves or checkpoints is not None
         self.placement = placement
-        # Evaluation runs on one device: batch statistics must not be split over GPUs.
+        # Evaluation runs on one device, because batch statistics must not be split over GPUs.
         self.evaluation_forward = MixedPrecision(network, placement.bfloat16)
         self.training_forward = parallel_forward(network, placement, self.group)
         self.shuffle = torch.Generator().manual_seed(settings.seed)
-        self.epoch_shuffle = self.shuffle.get_state()  # as it is before the epoch's order is drawn
+        self.epoch_shuffle = self.shuffle.get_state()  # before the order of the current epoch is drawn
         self.sizes: list[int] = self.group.gather("training rows", len(training))
         self.position = Position()
         self.totals = torch.zeros(2, dtype=torch.float64, device=training.device)
-        self.stopping = False  # agreed upon by all processes
+        self.stopping = False
         self.best_loss = math.inf
         self.best_weights: dict[str, Tensor] | None = None
         self.best = BestEpoch(0, {})
-        self.history: list[dict[str, float]] = []  # of each epoch that is done
-        self.stale_epochs = 0  # without a lower loss
+        self.history: list[dict[str, float]] = []
+        self.stale_epochs = 0  # epochs since the lowest loss
         self.started = self.last_checkpoint = time.monotonic()
-        self.epochs_done = 0  # since then
+        self.epochs_done = 0  # since `started`
         self._begin_round()
 
     def fit(self) -> BestEpoch:
         """Train the network and leave it with the weights of the best epoch, ready to be evaluated or exported.
 
-        The best epoch is that of the lowest validation loss, or training loss where there is no validation
-        data. A stop signal ends training at the next step; the best epoch so far is kept, or, within the first
-        epoch, the weights as they are. With checkpoints, training goes on from the newest one.
+        The best epoch has the lowest validation loss, or the lowest training loss if there is no validation data. A
+        stop signal ends training at the next step; then the best epoch so far is selected, or within the first epoch
+        the current weights. With checkpoints, training resumes from the latest one.
 
         Raises:
-            UserError: the loss is not a finite number in the first epoch already; a checkpoint cannot be written,
-                or is one of another job.
-            StopBeforeTraining: a stop came before the first step.
-            Interrupted: a stop came in a resumable job; the checkpoint is saved.
+            UserError: the loss of the first epoch is not finite; a checkpoint cannot be written or belongs to another
+                job.
+            StopBeforeTraining: a stop was requested before the first step.
+            Interrupted: a stop was requested in a resumable job; a checkpoint is saved.
         """
         self.stop.training_started = True
         if self.saves:
@@ -143,7 +147,7 @@ class Loop:
         return self._finish()
 
     def _begin_round(self) -> None:
-        """Start anew from the best weights, with lr and batch size halved in each fine-tuning round."""
+        """Start from the best weights, with lr and batch size halved in each fine-tuning round."""
         halvings = self.position.round
         lr = self.settings.lr / 2**halvings
         batch_size = max(1, self.settings.batch_size >> halvings)
@@ -158,7 +162,7 @@ class Loop:
         self.schedule = Schedule(self.settings, optimizer, self.steps_per_epoch)
 
     def _run_epoch(self) -> bool:
-        """Train one epoch, print its line, keep its weights if they are the best; False if it must be the last."""
+        """Train one epoch, log it, remember its weights if they are the best; return whether to continue."""
         metrics = self._train()
         if self.validation is not None and not self.stopping:
             metrics |= self._validate(self.validation)
@@ -188,25 +192,25 @@ class Loop:
         if not patience or self.stale_epochs < patience:
             return False
         kind = "training" if self.validation is None else "validation"
-        logger.info("early stopping: no lower %s loss for %d epochs", kind, patience)
+        logger.info("early stopping: the %s loss has not decreased for %d epochs", kind, patience)
         return True
 
     def _finish(self) -> BestEpoch:
-        """Load the best weights, give them exact batch statistics and measure them, all in float32."""
+        """Load the best weights, compute their exact batch statistics and measure them, all in float32."""
         if self.best_weights is not None:
             self.network.load_state_dict(self.best_weights)
         logger.info("measuring the weights of %s", self.best.place)
         forward = MixedPrecision(self.network, bfloat16=False)
         self._set_exact_batch_norm(forward, self.best.batches, out_of_time=True)
         if self.stopping:
-            return self.best  # there may be no time to measure again
+            return self.best  # there may not be enough time to measure again
         metrics = self._measure("train", self.training, forward)
         if self.validation is not None:
             metrics |= self._measure("valid", self.validation, forward)
         return BestEpoch(self.best.epoch, metrics, self.best.round, self.best.batches)
 
     def _train(self) -> dict[str, float]:
-        """What is left of a pass over the shuffled training set; metrics are of the batches as they were trained on."""
+        """Train the remaining steps of the epoch; return metrics of the batches at the time of their step."""
         self.network.train()
         if self.position.step == 0:
             self.totals.zero_()
@@ -215,7 +219,7 @@ class Loop:
         order = torch.randperm(len(self.training), generator=self.shuffle).to(self.training.device)
         for number, picked in enumerate(even_batches(order, self.steps_per_epoch)):
             if number < self.position.step:
-                continue  # done before the checkpoint
+                continue  # done before the checkpoint that was resumed
             if self._must_stop():
                 break
             if self.graphed is not None:
@@ -235,11 +239,11 @@ class Loop:
         return {"train_loss": loss / max(seen, 1), "train_accuracy": correct / max(seen, 1)}
 
     def _series_in_step(self, number: int) -> int:
-        """Series that all processes together have in a step."""
+        """Series in a step, over all processes."""
         return sum(size // self.steps_per_epoch + (number < size % self.steps_per_epoch) for size in self.sizes)
 
     def _must_stop(self) -> bool:
-        """Agree with the other processes on stopping here; save a checkpoint if it is time for one."""
+        """Agree with the other processes on whether to stop; save a checkpoint if one is due."""
         minutes = self.settings.checkpoint_minutes
         due = self.saves and minutes > 0 and time.monotonic() - self.last_checkpoint > 60 * minutes
         stop, due = self._any(self.stop.requested, due)
@@ -249,7 +253,7 @@ class Loop:
         return self.stopping
 
     def _any(self, *flags: bool) -> tuple[bool, ...]:
-        """For each flag whether it is true in any process."""
+        """For each flag, whether it is true in any process."""
         if self.group.size == 1:
             return flags
         return tuple(count > 0 for count in self.group.sum(torch.tensor(flags, dtype=torch.float32)).tolist())
@@ -273,19 +277,19 @@ class Loop:
         return {f"{name}_{metric}": value for metric, value in metrics.items()}
 
     def _is_finite(self, metrics: dict[str, float]) -> bool:
-        """The losses are numbers, and so are the weights: a loss is measured before the step that it leads to."""
+        """Whether losses and weights are finite; the weights too, because a loss is measured before its step."""
         norm = torch.nn.utils.get_total_norm(self.network.parameters())
         return all(map(math.isfinite, metrics.values())) and bool(norm.isfinite())
 
     def _diverged(self) -> None:
         if self.best_weights is None:
             raise UserError(
-                f"Training diverged: the loss or the weights of epoch {self.position.epoch} are not finite numbers. "
+                f"Training diverged: the loss or the weights are not finite in epoch {self.position.epoch}. "
                 f"Use a lower lr than {self.settings.lr:g}, or scaling=dataset or series if it is none."
             )
         logger.warning(
-            "WARNING: the loss or the weights of epoch %d are not finite numbers; training ends with "
-            "the best epoch so far. A lower lr than %g may help.",
+            "WARNING: training diverged: the loss or the weights are not finite in epoch %d. The best epoch so far is "
+            "used; a lower lr than %g may help.",
             self.position.epoch,
             self.settings.lr,
         )
@@ -298,14 +302,14 @@ class Loop:
         self._log("%s", line.format(self.schedule.lr, timedelta(seconds=round(per_epoch * epochs_left))))
 
     def _log(self, text: str, *values: object) -> None:
-        """Say something once, not on every machine (M5)."""
+        """Log in the first process only, so that a metric is not reported by every machine (M5)."""
         if self.group.is_first:
             logger.info(text, *values)
 
     # Checkpoints
 
     def _save_checkpoint(self) -> None:
-        """Save all that matters for what comes next. Every process takes part; the first one writes."""
+        """Save everything that influences the next steps. Every process takes part; the first one writes."""
         self.last_checkpoint = time.monotonic()
         tensors = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
         tensors |= {f"best.{name}": tensor for name, tensor in (self.best_weights or {}).items()}
@@ -332,7 +336,7 @@ class Loop:
         logger.info("checkpoint: epoch %d, step %d", position.epoch, position.step)
 
     def _resume(self) -> None:
-        """Go on from the newest checkpoint of the first process, if there is one."""
+        """Resume from the latest checkpoint of the first process, if there is one."""
         checkpoint = share(self.checkpoints.load_newest() if self.checkpoints else None, self.group)
         if checkpoint is None:
             return
@@ -348,7 +352,7 @@ class Loop:
         self.network.load_state_dict({name: tensors[f"network.{name}"] for name in weights})
         self._load_moments(tensors)
         self.schedule.load(state["schedule"])
-        # Copies: torch reads a generator's state from the start of the memory, not from where a row begins.
+        # Copies, because torch reads a generator's state from the start of the storage, not of the row.
         tensors = tensors | {
             name: tensors[name][self.group.rank].clone()
             for name in tensors
@@ -362,7 +366,7 @@ class Loop:
         logger.info("resumed: epoch %d, step %d", self.position.epoch, self.position.step)
 
     def _moments(self) -> dict[str, Tensor]:
-        """What the optimizer remembers of each parameter."""
+        """State of the optimizer for each parameter."""
         parameters = self.step.optimizer.param_groups[0]["params"]
         states = [self.step.optimizer.state.get(parameter, {}) for parameter in parameters]
         return {f"{k}.{name}": tensor for k, state in enumerate(states) for name, tensor in state.items()}
@@ -371,7 +375,7 @@ class Loop:
         for k, parameter in enumerate(self.step.optimizer.param_groups[0]["params"]):
             prefix = f"optimizer.{k}."
             saved = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
-            # In the parameter's own memory order, as the optimizer itself makes them: the same sums, bit for bit.
+            # In the memory order of the parameter, as the optimizer creates them: the same sums, bit for bit.
             self.step.optimizer.state[parameter] = {
                 name: _like(parameter.detach() if tensor.ndim else tensor.to(parameter.device), tensor)
                 for name, tensor in saved.items()
@@ -379,50 +383,5 @@ class Loop:
 
 
 def _like(model: Tensor, values: Tensor) -> Tensor:
-    """`values` in the memory order and on the device of `model`."""
+    """Copy `values` to the memory order and the device of `model`."""
     return torch.empty_like(model).copy_(values)
-
-
-class Schedule:
-    """The learning rate over time, by the hyperparameter `lr-schedule`."""
-
-    def __init__(self, settings: Hyperparameters, optimizer: torch.optim.Optimizer, steps_per_epoch: int) -> None:
-        """For `settings.epochs` epochs; the optimizer's learning rate is the peak."""
-        self.optimizer = optimizer
-        self.plateau: torch.optim.lr_scheduler.ReduceLROnPlateau | None = None
-        self.one_cycle: torch.optim.lr_scheduler.OneCycleLR | None = None
-        if settings.lr_schedule == "plateau":
-            # As in the paper's code: by a cube root of 2, on the training loss, in absolute terms.
-            self.plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
-                optimizer, factor=2 ** (-1 / 3), patience=100, min_lr=1e-4, threshold=1e-4, threshold_mode="abs"
-            )
-        elif settings.lr_schedule == "one-cycle":
-            # One step more than is taken: the last learning rate is set after the last step.
-            steps = settings.epochs * steps_per_epoch + 1
-            self.one_cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=self.lr, total_steps=steps)
-
-    @property
-    def lr(self) -> float:
-        """The learning rate of the next step."""
-        return float(self.optimizer.param_groups[0]["lr"])
-
-    def after_step(self) -> None:
-        if self.one_cycle is not None:
-            self.one_cycle.step()
-
-    def after_epoch(self, train_loss: float) -> None:
-        if self.plateau is not None:
-            self.plateau.step(train_loss)
-
-    def state(self) -> dict[str, Any]:
-        """What `load` needs to go on from here; JSON knows all of it."""
-        groups = [{"lr": group["lr"], "betas": list(group["betas"])} for group in self.optimizer.param_groups]
-        scheduler = self.plateau or self.one_cycle
-        return {"groups": groups, "scheduler": scheduler.state_dict() if scheduler else None}
-
-    def load(self, state: dict[str, Any]) -> None:
-        for group, saved in zip(self.optimizer.param_groups, state["groups"], strict=True):
-            group |= {"lr": saved["lr"], "betas": tuple(saved["betas"])}
-        scheduler = self.plateau or self.one_cycle
-        if scheduler is not None:
-            scheduler.load_state_dict(state["scheduler"])

@@ -1,4 +1,4 @@
-"""One optimisation step: eager, or on a GPU as a captured graph."""
+"""One training step: eager, or captured as a CUDA graph."""
 
 import logging
 
@@ -14,13 +14,13 @@ logger = logging.getLogger(__name__)
 
 
 def weighted_loss(logits: Tensor, labels: Tensor, class_weights: Tensor) -> Tensor:
-    """Sum over the batch of each series' cross-entropy times its class's weight, as Keras weights classes.
+    """Sum over the batch of the cross-entropy of each series times the weight of its class, as in Keras.
 
     Args:
         logits: float32 `[B, C]`.
-        labels: int64 `[B]`; or float32 `[B, C]` of 0 and 1, for classes that are independent of each other: then it
-            is the mean over the classes of the binary cross-entropy.
-        class_weights: float32 `[C]`; or `[C, 2]`, the weights of 0 and 1 of each class.
+        labels: int64 `[B]`; or for independent classes 0 and 1, float32 `[B, C]`, and then the loss of a series is the
+            mean of the binary cross-entropy over the classes.
+        class_weights: float32 `[C]`; or the weights of 0 and 1 of each class, `[C, 2]`.
     """
     if labels.ndim == 1:
         return F.cross_entropy(logits, labels, weight=class_weights, reduction="sum")
@@ -29,7 +29,7 @@ def weighted_loss(logits: Tensor, labels: Tensor, class_weights: Tensor) -> Tens
 
 
 def make_optimizer(network: nn.Module, lr: float) -> torch.optim.Adam:
-    """Adam as the paper uses it, in one kernel for all parameters."""
+    """Adam with the settings of the paper, as one kernel for all parameters."""
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     return torch.optim.Adam(trained, lr=lr, fused=True)
 
@@ -40,19 +40,20 @@ class TrainingStep:
     def __init__(
         self, forward: nn.Module, optimizer: torch.optim.Optimizer, class_weights: Tensor, processes: int = 1
     ) -> None:
-        """`processes` share each step; the backward pass of `forward` averages their gradients."""
+        """Prepare steps that `processes` processes share; the backward pass of `forward` averages their gradients."""
         self.forward = forward
         self.optimizer = optimizer
         self.class_weights = class_weights
         self.processes = processes
 
     def __call__(self, series: Tensor, labels: Tensor, batch_size: int | None = None) -> Tensor:
-        """One step on float32 `[B, M, T]` and their labels; returns `[summed loss, number correct]`.
+        """Train one step on series, float32 `[B, M, T]`, and their labels; return `[summed loss, number correct]`.
 
-        Of an ensemble, the loss is the mean over its networks; what is correct, they decide together.
+        For an ensemble, the loss is the mean over its networks, and accuracy is computed from the averaged
+        probabilities.
 
-        `batch_size` is the number of series that all processes together have in this step, by default B. B may be 0
-        where others have some.
+        `batch_size` is the number of series in this step over all processes, by default B. B may be 0 if another
+        process has series.
         """
         self.optimizer.zero_grad(set_to_none=True)
         result = self.compute_gradients(series, labels, batch_size or len(labels))
@@ -60,14 +61,14 @@ class TrainingStep:
         return result
 
     def compute_gradients(self, series: Tensor, labels: Tensor, batch_size: int) -> Tensor:
-        """The step without its last part, the update."""
+        """Forward and backward pass, without the update."""
         if len(labels) == 0:
-            # Takes part in the sum of the gradients with zeros.
+            # Contribute zeros to the sum of the gradients.
             torch.autograd.backward(self.forward(series.new_zeros(1, *series.shape[1:])).sum() * 0.0)
             return torch.zeros(2, device=labels.device)
         logits = self.forward(series)
         members = 1 if logits.ndim == 2 else logits.shape[1]
-        # Each network of an ensemble follows its own loss, as if it were alone.
+        # Each network of an ensemble is trained by its own loss, as if it were alone.
         every = labels if members == 1 else labels.repeat_interleave(members, dim=0)
         loss = weighted_loss(logits.flatten(0, -2), every, self.class_weights)
         torch.autograd.backward(loss * (self.processes / batch_size))
@@ -79,12 +80,12 @@ class TrainingStep:
 class GraphedStep:
     """A step on one GPU that holds the data: captured once for each batch size, then replayed.
 
-    A step of a network this small is bound by the launches of its kernels. Gathering the batch, forward and backward
-    are one launch as a graph; the update is one more, outside the graph because a one-cycle schedule changes Adam's
-    first beta, which a graph would keep as it was.
+    The time of a step of such a small network is dominated by kernel launches. As a graph, gathering the batch, forward
+    and backward pass are one launch. The update is another launch, outside the graph, because a one-cycle schedule
+    changes Adam's first beta, which would be constant in a graph.
     """
 
-    WARM_UP = 3  # steps before the capture, as torch wants them; they change batch statistics only, not weights
+    WARM_UP = 3  # steps before the capture, as torch requires; they change batch statistics but no weights
 
     def __init__(self, step: TrainingStep, training: Dataset) -> None:
         self.step = step
@@ -93,7 +94,7 @@ class GraphedStep:
         self._graphs: dict[int, tuple[torch.cuda.CUDAGraph, Tensor, Tensor, list[Tensor | None]]] = {}
 
     def __call__(self, picked: Tensor) -> Tensor:
-        """One step on the series at the positions `picked`, int64 `[B]`; returns `[summed loss, number correct]`."""
+        """Train one step on the series at positions `picked`, int64 `[B]`; return `[summed loss, number correct]`."""
         if len(picked) not in self._graphs:
             self._graphs[len(picked)] = self._capture(picked)
         graph, positions, result, gradients = self._graphs[len(picked)]
@@ -105,7 +106,7 @@ class GraphedStep:
         return result.clone()
 
     def try_out(self) -> None:
-        """Capture a graph and drop it. Raises `RuntimeError` if that does not work here."""
+        """Capture a graph and discard it. Raises `RuntimeError` if that is not possible here."""
         self._capture(torch.arange(min(2, len(self.training)), device=self.training.device))
 
     def _capture(self, picked: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor, Tensor, list[Tensor | None]]:
@@ -117,7 +118,7 @@ class GraphedStep:
                 self._compute(positions)
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
-        self.step.optimizer.zero_grad(set_to_none=True)  # so that the graph has gradients of its own
+        self.step.optimizer.zero_grad(set_to_none=True)  # the graph allocates its gradients
         with torch.cuda.graph(graph):
             result = self._compute(positions)
         return graph, positions, result, [parameter.grad for parameter in self._parameters]
@@ -129,7 +130,7 @@ class GraphedStep:
 
 
 def capture_step(step: TrainingStep, training: Dataset, gpus: int) -> GraphedStep | None:
-    """The step as a graph where that can be had: one GPU, which holds the data too. The log says which it is."""
+    """Capture the step as a CUDA graph if it runs on a single GPU that holds the data; else return None."""
     if training.device.type != "cuda":
         return None
     if gpus > 1 or step.processes > 1 or not training.series.is_cuda:
@@ -139,7 +140,7 @@ def capture_step(step: TrainingStep, training: Dataset, gpus: int) -> GraphedSte
     try:
         graphed.try_out()
     except RuntimeError as error:
-        logger.warning("WARNING: steps: eager; they cannot be captured as a CUDA graph: %s", error)
+        logger.warning("WARNING: steps: eager, because they cannot be captured as a CUDA graph: %s", error)
         torch.cuda.synchronize()
         return None
     logger.info("steps: one CUDA graph each")

@@ -3,42 +3,48 @@ import pytest
 import torch
 from sklearn.utils.class_weight import compute_class_weight
 
-from lstm_fcn.container.csv_header import HEADERLESS
 from lstm_fcn.container.errors import UserError
 from lstm_fcn.container.hyperparameters import parse_hyperparameters
-from lstm_fcn.container.preprocess import STRICT
 from lstm_fcn.container.problem import Problem, Scaling, Task
 from lstm_fcn.training.distributed import Group
-from lstm_fcn.training.job import CURVE_POINTS, _check_batch_size, _thin_out, class_weights
-from lstm_fcn.training.loop import Fitted
+from lstm_fcn.training.fit import check_batch_size, class_weights
+from lstm_fcn.training.job import CURVE_POINTS, thin_out
+from lstm_fcn.training.loop import BestEpoch
+
+BALANCED = parse_hyperparameters({"class-weight": "balanced"})
 
 
 def make_problem(task: Task, counts: list[int], total: int) -> Problem:
-    names = [f"y{k}" for k in range(len(counts))]
-    return Problem(task, names, HEADERLESS, STRICT, 1, 8, Scaling(method="none"), np.array(counts), total)
+    return Problem(
+        task=task,
+        classes=tuple(f"y{k}" for k in range(len(counts))),
+        class_counts=tuple(counts),
+        series_count=total,
+        length=8,
+        scaling=Scaling(method="none"),
+    )
 
 
 @pytest.mark.parametrize("counts", [[5, 5], [1, 9], [3, 1, 6]])
 def test_class_weights_are_those_of_scikit_learn(counts: list[int]) -> None:
     labels = np.repeat(np.arange(len(counts)), counts)
     expected = compute_class_weight("balanced", classes=np.arange(len(counts)), y=labels)
-    found = class_weights(parse_hyperparameters({}), make_problem("multiclass", counts, sum(counts)))
+    found = class_weights(BALANCED, make_problem("multiclass", counts, sum(counts)))
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("task", ["binary", "multilabel"])
 def test_each_independent_class_has_weights_for_0_and_1(task: Task) -> None:
     counts = [2] if task == "binary" else [2, 5, 9]
-    found = class_weights(parse_hyperparameters({}), make_problem(task, counts, 10))
+    found = class_weights(BALANCED, make_problem(task, counts, 10))
     for row, count in zip(found, counts, strict=True):
         labels = np.repeat([0, 1], [10 - count, count])
         np.testing.assert_allclose(row, compute_class_weight("balanced", classes=np.array([0, 1]), y=labels), rtol=1e-6)
 
 
 def test_what_never_comes_weighs_nothing_in_the_balance() -> None:
-    settings = parse_hyperparameters({})
-    assert class_weights(settings, make_problem("multiclass", [2, 0, 6], 8)).tolist() == [2, 1, pytest.approx(2 / 3)]
-    assert class_weights(settings, make_problem("multilabel", [8, 0, 4], 8)).tolist() == [[1, 1], [1, 1], [1, 1]]
+    assert class_weights(BALANCED, make_problem("multiclass", [2, 0, 6], 8)).tolist() == [2, 1, pytest.approx(2 / 3)]
+    assert class_weights(BALANCED, make_problem("multilabel", [8, 0, 4], 8)).tolist() == [[1, 1], [1, 1], [1, 1]]
 
 
 @pytest.mark.parametrize(("task", "shape"), [("multiclass", (2,)), ("multilabel", (2, 2))])
@@ -48,20 +54,23 @@ def test_without_balance_all_weigh_the_same(task: Task, shape: tuple[int, ...]) 
 
 
 def test_the_processes_of_a_job_share_each_batch() -> None:
-    _check_batch_size(parse_hyperparameters({"batch-size": "1"}), Group())
-    _check_batch_size(parse_hyperparameters({"batch-size": "4"}), Group(0, 4))
-    _check_batch_size(parse_hyperparameters({"batch-size": "16", "fine-tune-rounds": "2"}), Group(0, 4))
-    with pytest.raises(UserError, match=r"batch-size=3 is too small for 4 processes, which share each batch\."):
-        _check_batch_size(parse_hyperparameters({"batch-size": "3"}), Group(0, 4))
+    check_batch_size(parse_hyperparameters({"batch-size": "1"}), Group())
+    check_batch_size(parse_hyperparameters({"batch-size": "4"}), Group(0, 4))
+    check_batch_size(parse_hyperparameters({"batch-size": "16", "fine-tune-rounds": "2"}), Group(0, 4))
+    with pytest.raises(
+        UserError,
+        match=r"batch-size=3 is too small for 4 processes, .* Set batch-size to at least 4\.",
+    ):
+        check_batch_size(parse_hyperparameters({"batch-size": "3"}), Group(0, 4))
     with pytest.raises(UserError, match=r"batch-size=15 .* \(in the last fine-tuning round of 3\)"):
-        _check_batch_size(parse_hyperparameters({"batch-size": "15", "fine-tune-rounds": "2"}), Group(0, 4))
+        check_batch_size(parse_hyperparameters({"batch-size": "15", "fine-tune-rounds": "2"}), Group(0, 4))
 
 
 @pytest.mark.parametrize("epochs", [1, 7, CURVE_POINTS, 3 * CURVE_POINTS])
 def test_curves_have_few_points_and_the_epoch_that_was_kept(epochs: int) -> None:
     history = [{"round": 0, "epoch": epoch, "train_loss": 1 / 3, "lr": 0.1} for epoch in range(1, epochs + 1)]
     kept = max(1, epochs // 2)
-    curves = _thin_out(history, Fitted(kept, {}))
+    curves = thin_out(history, BestEpoch(kept, {}))
     found = [entry["epoch"] for entry in curves]
     assert found == sorted(set(found))
     assert {1, kept, epochs} <= set(found)

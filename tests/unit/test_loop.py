@@ -16,8 +16,9 @@ from lstm_fcn.container.hyperparameters import Hyperparameters, parse_hyperparam
 from lstm_fcn.training.checkpoint import Checkpoints
 from lstm_fcn.training.data.datasets import Dataset
 from lstm_fcn.training.devices import Placement
-from lstm_fcn.training.loop import Fitted, Loop, Schedule
+from lstm_fcn.training.loop import BestEpoch, Loop
 from lstm_fcn.training.network.model import LSTMFCN, make_network
+from lstm_fcn.training.schedule import Schedule
 from lstm_fcn.training.stop import StopBeforeTraining, StopSignal
 
 SMALL = {"hidden-size": "2", "filters-1": "4", "filters-2": "4", "filters-3": "4"}
@@ -34,7 +35,7 @@ def make_set(rows: int = 24, length: int = 16, seed: int = 0, variables: int = 1
 
 def train(
     training: Dataset, validation: Dataset | None = None, stop: StopSignal | None = None, **settings: Any
-) -> tuple[nn.Module, Fitted]:
+) -> tuple[nn.Module, BestEpoch]:
     loop = make_loop(training, validation, stop, **settings)
     return loop.network, loop.fit()
 
@@ -49,7 +50,7 @@ def make_loop(
 ) -> Loop:
     """A loop over a small network; hyperparameters are written with underscores for dashes."""
     names = {name.replace("_", "-"): value for name, value in settings.items()}
-    parsed = parse_hyperparameters(SMALL | {"epochs": "5", "lr": "0.01"} | names)
+    parsed = parse_hyperparameters(SMALL | {"preset": "paper", "epochs": "5", "lr": "0.01"} | names)
     _, variables, length = training.series.shape
     network = make_network(parsed.model_copy(update={"seed": weights_seed}), variables, length, 2)
     weights = torch.ones(2) if training.labels.ndim == 1 else torch.ones(2, 2)
@@ -70,25 +71,25 @@ def test_the_epoch_of_the_lowest_validation_loss_is_kept(caplog: pytest.LogCaptu
     training, validation = make_set(), make_set(seed=1)
     # Labels that training contradicts: the better it fits, the worse validation gets.
     validation = dataclasses.replace(validation, labels=1 - validation.labels)
-    network, fitted = train(training, validation, epochs="30")
+    network, best = train(training, validation, epochs="30")
     losses = [value(line, "valid_loss") for line in epoch_lines(caplog)]
     assert len(losses) == 30
-    assert fitted.epoch == losses.index(min(losses)) + 1 < 30
-    assert fitted.metrics["valid_loss"] == pytest.approx(min(losses), abs=1e-4)
+    assert best.epoch == losses.index(min(losses)) + 1 < 30
+    assert best.metrics["valid_loss"] == pytest.approx(min(losses), abs=1e-4)
     assert not network.training
 
 
 def test_without_validation_the_epoch_of_the_lowest_training_loss_is_kept(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    _, fitted = train(make_set(), epochs="12", lr="1")
+    _, best = train(make_set(), epochs="12", lr="1")
     losses = [value(line, "train_loss") for line in epoch_lines(caplog)]
-    assert fitted.epoch == losses.index(min(losses)) + 1
-    assert set(fitted.metrics) == {"train_loss", "train_accuracy"}
+    assert best.epoch == losses.index(min(losses)) + 1
+    assert set(best.metrics) == {"train_loss", "train_accuracy"}
 
 
 def test_it_learns() -> None:
-    _, fitted = train(make_set(), make_set(seed=1), epochs="60")
-    assert fitted.metrics["valid_accuracy"] >= 0.95
+    _, best = train(make_set(), make_set(seed=1), epochs="60")
+    assert best.metrics["valid_accuracy"] >= 0.95
 
 
 @pytest.mark.parametrize(
@@ -103,8 +104,8 @@ def test_it_learns() -> None:
 )
 def test_all_of_the_family_learns(variables: int, settings: dict[str, Any]) -> None:
     training, validation = (make_set(variables=variables, seed=seed) for seed in (0, 1))
-    _, fitted = train(training, validation, epochs="40", lr="0.02", **({"dropout": "0.2"} | settings))
-    assert fitted.metrics["valid_accuracy"] >= 0.95
+    _, best = train(training, validation, epochs="40", lr="0.02", **({"dropout": "0.2"} | settings))
+    assert best.metrics["valid_accuracy"] >= 0.95
 
 
 def test_same_seed_same_weights_and_another_seed_others() -> None:
@@ -115,21 +116,21 @@ def test_same_seed_same_weights_and_another_seed_others() -> None:
 
 @pytest.mark.parametrize(("batch_size", "rows"), [("1", 6), ("5", 24), ("65536", 24)])
 def test_batch_sizes(batch_size: str, rows: int) -> None:
-    _, fitted = train(make_set(rows), batch_size=batch_size, epochs="2")
-    assert math.isfinite(fitted.metrics["train_loss"])
+    _, best = train(make_set(rows), batch_size=batch_size, epochs="2")
+    assert math.isfinite(best.metrics["train_loss"])
 
 
 @pytest.mark.parametrize("schedule", ["plateau", "one-cycle", "constant"])
 def test_one_step_in_all(schedule: str) -> None:
-    _, fitted = train(make_set(), epochs="1", lr_schedule=schedule)
-    assert fitted.epoch == 1
+    _, best = train(make_set(), epochs="1", lr_schedule=schedule)
+    assert best.epoch == 1
 
 
 @pytest.mark.parametrize("validation", [None, make_set(seed=1)])
 def test_divergence_in_the_first_epoch_is_a_clear_error(validation: Dataset | None) -> None:
     broken = make_set()
     broken.series[0, 0, 0] = math.nan
-    with pytest.raises(UserError, match="Training diverged: the loss or the weights of epoch 1 are not finite numbers"):
+    with pytest.raises(UserError, match="Training diverged: the loss or the weights are not finite in epoch 1"):
         train(broken, validation)
 
 
@@ -143,17 +144,17 @@ def test_divergence_later_keeps_the_best_epoch(caplog: pytest.LogCaptureFixture,
         return output * math.nan if module.training and len(calls) > 12 else output
 
     hook = network.register_forward_hook(poison)
-    settings = parse_hyperparameters({"epochs": "20", "lr": "0.01"})
-    fitted = Loop(network, make_set(), validation, torch.ones(2), settings, CPU, StopSignal()).fit()
+    settings = parse_hyperparameters({"preset": "paper", "epochs": "20", "lr": "0.01"})
+    best = Loop(network, make_set(), validation, torch.ones(2), settings, CPU, StopSignal()).fit()
     hook.remove()
-    assert fitted.epoch <= 12
-    assert math.isfinite(fitted.metrics["train_loss"])
-    assert any("training ends with the best epoch so far" in record.getMessage() for record in caplog.records)
+    assert best.epoch <= 12
+    assert math.isfinite(best.metrics["train_loss"])
+    assert any("The best epoch so far is used" in message for message in caplog.messages)
 
 
 def test_weights_that_are_not_numbers_are_not_kept(caplog: pytest.LogCaptureFixture) -> None:
     network = LSTMFCN(16, 2, hidden_size=2, filters=(4, 4, 4))
-    settings = parse_hyperparameters({"epochs": "9"})
+    settings = parse_hyperparameters({"preset": "paper", "epochs": "9"})
     loop = Loop(network, make_set(), None, torch.ones(2), settings, CPU, StopSignal())
     step, calls = loop.step, []
 
@@ -166,7 +167,7 @@ def test_weights_that_are_not_numbers_are_not_kept(caplog: pytest.LogCaptureFixt
 
     loop.step = step_too_far  # type: ignore[assignment]
     assert loop.fit().epoch == 1
-    assert "the loss or the weights of epoch 2" in caplog.text
+    assert "the loss or the weights are not finite in epoch 2" in caplog.text
 
 
 def test_a_stop_ends_training_at_the_next_step_and_keeps_a_model() -> None:
@@ -181,12 +182,12 @@ def test_a_stop_ends_training_at_the_next_step_and_keeps_a_model() -> None:
     torch.manual_seed(0)
     network = LSTMFCN(16, 2, hidden_size=2, filters=(4, 4, 4))
     hook = network.register_forward_hook(request_stop)
-    settings = parse_hyperparameters({"epochs": "500", "batch-size": "4"})
-    fitted = Loop(network, make_set(), None, torch.ones(2), settings, CPU, stop).fit()
+    settings = parse_hyperparameters({"preset": "paper", "epochs": "500", "batch-size": "4"})
+    best = Loop(network, make_set(), None, torch.ones(2), settings, CPU, stop).fit()
     hook.remove()
-    assert fitted.epoch == 1
+    assert best.epoch == 1
     assert len(steps) == 2 + 6  # the six batches of the exact statistics after two steps
-    assert math.isfinite(fitted.metrics["train_loss"])
+    assert math.isfinite(best.metrics["train_loss"])
 
 
 def test_a_stop_before_the_first_step_leaves_nothing_to_save() -> None:
@@ -205,8 +206,8 @@ def flipped(dataset: Dataset) -> Dataset:
 def test_independent_classes_are_learned() -> None:
     training = make_set()
     both = torch.stack([training.labels, 1 - training.labels], dim=1).float()
-    _, fitted = train(dataclasses.replace(training, labels=both), epochs="60")
-    assert fitted.metrics["train_accuracy"] >= 0.95
+    _, best = train(dataclasses.replace(training, labels=both), epochs="60")
+    assert best.metrics["train_accuracy"] >= 0.95
 
 
 def test_a_part_of_the_rows_is_trained_on_as_if_it_were_all() -> None:
@@ -223,17 +224,17 @@ class TestEarlyStopping:
         self, caplog: pytest.LogCaptureFixture, patience: int
     ) -> None:
         caplog.set_level(logging.INFO)
-        _, fitted = train(make_set(), flipped(make_set(seed=1)), epochs="200", early_stopping_patience=str(patience))
+        _, best = train(make_set(), flipped(make_set(seed=1)), epochs="200", early_stopping_patience=str(patience))
         losses = [value(line, "valid_loss") for line in epoch_lines(caplog)]
-        assert fitted.epoch == losses.index(min(losses)) + 1
-        assert len(losses) == fitted.epoch + patience
-        assert f"early stopping: no lower validation loss for {patience} epochs" in caplog.messages
+        assert best.epoch == losses.index(min(losses)) + 1
+        assert len(losses) == best.epoch + patience
+        assert f"early stopping: the validation loss has not decreased for {patience} epochs" in caplog.messages
 
     def test_without_validation_data_the_training_loss_decides(self, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level(logging.INFO)
-        _, fitted = train(make_set(), epochs="200", lr="1", early_stopping_patience="3")
-        assert len(epoch_lines(caplog)) == fitted.epoch + 3 < 200
-        assert "early stopping: no lower training loss for 3 epochs" in caplog.messages
+        _, best = train(make_set(), epochs="200", lr="1", early_stopping_patience="3")
+        assert len(epoch_lines(caplog)) == best.epoch + 3 < 200
+        assert "early stopping: the training loss has not decreased for 3 epochs" in caplog.messages
 
     def test_without_patience_all_epochs_are_trained(self, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level(logging.INFO)
@@ -243,7 +244,7 @@ class TestEarlyStopping:
     def test_each_round_has_patience_of_its_own(self, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level(logging.INFO)
         settings: dict[str, Any] = {"epochs": "200", "early_stopping_patience": "4", "fine_tune_rounds": "2"}
-        _, fitted = train(make_set(), flipped(make_set(seed=1)), **settings)
+        _, best = train(make_set(), flipped(make_set(seed=1)), **settings)
         rounds: dict[str, list[float]] = {}
         for line in epoch_lines(caplog):
             rounds.setdefault(line.split("epoch: ")[0], []).append(value(line, "valid_loss"))
@@ -253,7 +254,7 @@ class TestEarlyStopping:
             lower = [k for k, loss in enumerate(losses) if loss < min([best, *losses[:k]])]
             assert len(losses) == (lower[-1] + 1 if lower else 0) + 4
             best = min(best, *losses)
-        assert fitted.metrics["valid_loss"] == pytest.approx(best, abs=1e-4)
+        assert best.metrics["valid_loss"] == pytest.approx(best, abs=1e-4)
 
 
 class TestFineTuning:
@@ -297,11 +298,11 @@ class TestFineTuning:
 
     def test_the_best_weights_of_all_rounds_are_kept(self, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level(logging.INFO)
-        _, fitted = train(make_set(), make_set(seed=1), epochs="6", batch_size="12", fine_tune_rounds="2")
+        _, best = train(make_set(), make_set(seed=1), epochs="6", batch_size="12", fine_tune_rounds="2")
         losses = [value(line, "valid_loss") for line in epoch_lines(caplog)]
         best = losses.index(min(losses))
-        assert (fitted.round, fitted.epoch) == (best // 6, best % 6 + 1)
-        assert fitted.place == f"epoch {fitted.epoch} of fine-tuning round {fitted.round}"
+        assert (best.round, best.epoch) == (best // 6, best % 6 + 1)
+        assert best.place == f"epoch {best.epoch} of fine-tuning round {best.round}"
 
     def test_each_round_has_a_schedule_of_its_own(self, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level(logging.INFO)
@@ -362,8 +363,8 @@ class TestResuming:
         return found
 
     @staticmethod
-    def assert_same(loop: Loop, fitted: Fitted, expected_loop: Loop, expected: Fitted) -> None:
-        assert fitted == expected
+    def assert_same(loop: Loop, best: BestEpoch, expected_loop: Loop, expected: BestEpoch) -> None:
+        assert best == expected
         assert loop.history == expected_loop.history
         weights, expected_weights = loop.network.state_dict(), expected_loop.network.state_dict()
         assert all(torch.equal(weights[name], expected_weights[name]) for name in expected_weights)

@@ -18,11 +18,12 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class Dataset:
-    """Scaled series and what belongs to them.
+    """Scaled series and their labels.
 
-    series: float32 `[N, M, T]`, on `device`, or in memory or a mapped file if they do not fit there.
-    labels: int64 `[N]`, indices into the classes; or float32 `[N, L]` of 0 and 1; on `device`.
-    rows: int64 `[n]`, the series that this set consists of; None: all.
+    series: float32 `[N, M, T]`, on `device`, or in memory or a mapped file if they do not fit on the device.
+    labels: indices of the classes, int64 `[N]`; or 0 and 1, float32 `[N, C]`; on `device`.
+    rows: the series that this set consists of, int64 `[n]`; None: all.
+    storage: the array that holds `series`, unless they are on a GPU.
     """
 
     series: Tensor
@@ -43,28 +44,28 @@ class Dataset:
         rows = picked if self.rows is None else self.rows[picked]
         series = self.series[rows.to(self.series.device)].to(self.device)
         if self.storage is not None and self.storage.in_file:
-            # Each row read leaves its neighbours mapped, too: soon the whole file would count as our memory.
+            # Reading a row maps its neighbours, too; soon the whole file would count as memory of this process.
             self.storage.release()
         return series, self.labels[rows.to(self.labels.device)]
 
     def to(self, device: torch.device) -> "Dataset":
-        """The set for training on `device`; its series lie there if they take no more than half of what is free."""
+        """The set for training on `device`; its series are copied there if they take up to half of the free memory."""
         if device.type == "cpu":
             return self
         rows = None if self.rows is None else self.rows.to(device)
         moved = replace(self, labels=self.labels.to(device), device=device, rows=rows)
         if self.series.nbytes > torch.cuda.mem_get_info(device)[0] // 2:
-            logger.info("the data does not fit on the device; batches are copied there one by one")
+            logger.info("the data does not fit on the device; batches are copied one by one")
             return moved
         return replace(moved, series=self.series.to(device), storage=None)
 
 
 @dataclass(frozen=True)
 class Data:
-    """All that was read.
+    """The data of a job.
 
-    sample: some training series before scaling, float64 `[K, M, T]`.
-    fingerprint: changes if a value, a label or their order does.
+    sample: some series of the training channel before scaling, float64 `[K, M, T]`.
+    fingerprint: changes with every value, label and the order of the rows.
     """
 
     problem: Problem

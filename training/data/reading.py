@@ -1,4 +1,4 @@
-"""The bytes of a channel: files, gzip files and pipes, and how large ones are parsed."""
+"""Reading the bytes of a channel: files, gzip files and pipes, and parsing large ones in several processes."""
 
 import contextlib
 import io
@@ -26,15 +26,15 @@ from lstm_fcn.container.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-PIPE_SECONDS = 120.0  # until the platform must have opened its end of a pipe
-PROGRESS_INTERVAL = 30.0  # seconds between lines while a channel is read
+PIPE_SECONDS = 120.0  # to wait for the platform to open its end of a pipe
+PROGRESS_INTERVAL = 30.0  # seconds between progress lines
 READ_BYTES = 1024 * 1024
-LARGE_BYTES = 64 * 1024 * 1024  # of a channel; below that, starting processes takes longer than parsing
-MOST_WORKERS = 8  # that one process can keep busy
+LARGE_BYTES = 64 * 1024 * 1024  # channels below this are parsed faster than processes start
+MAX_WORKERS = 8  # more than one process cannot keep busy
 
 
 class Progress:
-    """How much of a channel has been read, and how fast; said every now and then."""
+    """Counts the bytes read from a channel, and logs them from time to time."""
 
     def __init__(self, source: Source) -> None:
         self._name = source.name
@@ -45,7 +45,7 @@ class Progress:
 
     @property
     def is_large(self) -> bool:
-        """Worth several processes; of a pipe nobody knows."""
+        """Whether several processes parse faster than one; assumed for a pipe, whose size is not known."""
         return available_cores() > 1 and (self._total >= LARGE_BYTES or self._is_pipe)
 
     def add(self, count: int) -> None:
@@ -56,7 +56,7 @@ class Progress:
             logger.info("%s: read %.1f%s GB%s", self._name, self._done / 1e9, total, self._rate())
 
     def summary(self) -> str:
-        """For data large enough for it to matter."""
+        """Size and rate, for the log; empty for small data."""
         return f": {self._done / 1e9:.1f} GB{self._rate()}" if self._done > 1e8 else ""
 
     def _rate(self) -> str:
@@ -64,7 +64,7 @@ class Progress:
 
 
 class _Counted(io.RawIOBase):
-    """A stream that reports how much is read from it."""
+    """A stream that reports the bytes read to `Progress`."""
 
     def __init__(self, raw: io.FileIO, progress: Progress) -> None:
         self._raw = raw
@@ -75,7 +75,7 @@ class _Counted(io.RawIOBase):
 
     def readinto(self, buffer: Buffer) -> int:
         count: int = self._raw.readinto(buffer)
-        if count == 1:  # of a pipe, perhaps; two are needed to recognise a format
+        if count == 1:  # a pipe can return a single byte, but two are needed to recognise gzip
             count += self._raw.readinto(memoryview(buffer)[1:])
         self._progress.add(count)
         return count
@@ -83,10 +83,10 @@ class _Counted(io.RawIOBase):
 
 @contextlib.contextmanager
 def open_stream(path: Path, progress: Progress, is_pipe: bool) -> Iterator[BinaryIO]:
-    """A file of a channel, or its pipe; unpacked if it is in gzip's format (T31).
+    """Open a file of a channel, or its pipe; gzip is decompressed (T31).
 
     Raises:
-        UserError: it cannot be read, while it is opened or later.
+        UserError: opening or reading fails.
     """
     try:
         with contextlib.ExitStack() as stack:
@@ -98,10 +98,10 @@ def open_stream(path: Path, progress: Progress, is_pipe: bool) -> Iterator[Binar
 
 
 class ParallelReader(SeriesReader):
-    """Reads a large text with several processes that parse its blocks."""
+    """Reads a large text whose blocks are parsed by several processes."""
 
     def parse_plain_blocks(self, texts: Iterator[tuple[int, bytes]]) -> Iterator[tuple[int, bytes, Plain | None]]:
-        workers = min(available_cores(), MOST_WORKERS)
+        workers = min(available_cores(), MAX_WORKERS)
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(workers, context, initializer=prepare_worker) as pool:
             waiting: deque[tuple[int, bytes, Future[Plain | None]]] = deque()
@@ -118,7 +118,7 @@ class ParallelReader(SeriesReader):
 
 
 def prepare_worker() -> None:
-    """Leave signals to the process that is worked for, and end when it ends, however that comes about."""
+    """Prepare a worker process: leave Ctrl-C to the parent, and end whenever the parent ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is not None:
@@ -132,18 +132,18 @@ def prepare_worker() -> None:
 
 
 def _open_pipe(path: Path) -> io.FileIO:
-    """The reading end of a pipe, once the platform writes to it (T36)."""
+    """Open the reading end of a pipe as soon as the platform writes to it (T36)."""
     deadline = time.monotonic() + PIPE_SECONDS
     while not path.exists():
         if time.monotonic() > deadline:
             raise UserError(f"The pipe {path} did not appear within {PIPE_SECONDS:.0f} seconds.")
         time.sleep(0.1)
-    # Opened without waiting, or a pipe that nobody writes to would hold the job for ever.
+    # Opened without blocking, because a pipe without a writer would block the job forever.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     poll = select.poll()
     poll.register(descriptor, select.POLLIN | select.POLLHUP)
     if not poll.poll(1000 * PIPE_SECONDS):
         os.close(descriptor)
-        raise UserError(f"Nobody wrote to the pipe {path} within {PIPE_SECONDS:.0f} seconds.")
+        raise UserError(f"No data arrived in the pipe {path} within {PIPE_SECONDS:.0f} seconds.")
     os.set_blocking(descriptor, True)
     return io.FileIO(descriptor)

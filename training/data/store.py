@@ -1,4 +1,4 @@
-"""Numbers read one block at a time: kept in memory while they are few, in a mapped scratch file beyond that."""
+"""Arrays that are collected block by block, in memory while they are small, else in a mapped scratch file."""
 
 import contextlib
 import mmap
@@ -13,11 +13,11 @@ from numpy.typing import DTypeLike, NDArray
 
 from lstm_fcn.container.errors import UserError
 
-MEMORY_LIMIT = 512 * 1024 * 1024  # bytes of one store; joining its blocks takes as much again for a moment
+MEMORY_LIMIT = 512 * 1024 * 1024  # bytes of one store; joining its blocks briefly takes twice as much
 
 
 class MappedArray:
-    """A flat array that lies in memory or in a scratch file; `values` is the same to use either way."""
+    """A flat array `values` in memory or in a scratch file."""
 
     def __init__(self, values: NDArray[np.generic], mapping: mmap.mmap | None = None) -> None:
         self.values = values
@@ -28,21 +28,21 @@ class MappedArray:
         return self._mapping is not None
 
     def release(self) -> None:
-        """Give back the memory of the pages that were read or written; they stay in the file and its cache."""
+        """Free the memory of the pages that were read or written; they stay in the file and its cache."""
         if self._mapping is not None:
             self._mapping.madvise(mmap.MADV_DONTNEED)
 
     def expect_random_access(self) -> None:
-        """Keep the system from reading neighbours of each row ahead."""
+        """Keep the system from reading ahead."""
         if self._mapping is not None:
             self._mapping.madvise(mmap.MADV_RANDOM)
 
 
 class Store:
-    """Collects numbers of one type, whose count is not known in advance."""
+    """Collects an unknown number of values of one type."""
 
     def __init__(self, dtype: DTypeLike, memory_limit: int | None = None) -> None:
-        """Numbers of `dtype`, at most `memory_limit` bytes of them in memory."""
+        """Collect values of `dtype`, at most `memory_limit` bytes of them in memory."""
         self._dtype = np.dtype(dtype)
         self._limit = min(MEMORY_LIMIT, available_memory() // 8) if memory_limit is None else memory_limit
         self._blocks: list[NDArray[np.generic]] = []
@@ -50,7 +50,7 @@ class Store:
         self._file: BinaryIO | None = None
 
     def append(self, values: NDArray[np.generic]) -> None:
-        """Add numbers of any shape, in their order. Raises `UserError` if the scratch folder is full."""
+        """Append values of any shape, in order. Raises `UserError` if the scratch folder is full."""
         block = np.ascontiguousarray(values, dtype=self._dtype).reshape(-1)
         self._bytes += block.nbytes
         if self._file is None and self._bytes <= self._limit:
@@ -60,7 +60,7 @@ class Store:
             self._write(block)
 
     def finish(self) -> MappedArray:
-        """All that was added, as one flat array that can be written to. The store is of no use afterwards."""
+        """Return all values as one writable flat array; the store cannot be used afterwards."""
         if self._file is None:
             values = np.concatenate(self._blocks) if self._blocks else np.empty(0, self._dtype)
             self._blocks = []
@@ -73,7 +73,7 @@ class Store:
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
-        """Turn an error of the disk into one for the user; nothing stays behind."""
+        """Convert errors of the disk into `UserError`, and remove the scratch file."""
         try:
             yield
         except OSError as error:
@@ -81,13 +81,13 @@ class Store:
                 with contextlib.suppress(OSError):
                     self._file.close()
             raise UserError(
-                f"The scratch folder {scratch_folder()} cannot take the data ({self._bytes / 1e9:.1f} GB so far): "
-                f"{error.strerror}. Make room, or name another folder in the environment variable TMPDIR."
+                f"The scratch folder {scratch_folder()} is too small for the data ({self._bytes / 1e9:.1f} GB so far): "
+                f"{error.strerror}. Free some space, or set the environment variable TMPDIR to another folder."
             ) from error
 
     def _write(self, block: NDArray[np.generic]) -> None:
         if self._file is None:
-            # It has no name: whatever ends this process, nothing stays behind.
+            # The file has no name, so it disappears with this process, whatever ends it.
             self._file = tempfile.TemporaryFile(dir=scratch_folder())  # noqa: SIM115 - `finish` closes it
             for earlier in self._blocks:
                 self._file.write(earlier.data)
@@ -96,12 +96,12 @@ class Store:
 
 
 def scratch_folder() -> Path:
-    """Where temporary files go: `TMPDIR`, else `/tmp` (T14)."""
+    """Folder for temporary files: `TMPDIR`, else `/tmp` (T14)."""
     return Path(tempfile.gettempdir())
 
 
 def available_memory(cgroup_root: Path = Path("/sys/fs/cgroup")) -> int:
-    """Bytes of memory that this machine, or the container's limit, leaves us."""
+    """Bytes of memory of this machine, or of the container's limit."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     for name in ("memory.max", "memory/memory.limit_in_bytes"):  # cgroup v2, v1
         try:

@@ -1,7 +1,7 @@
 """LSTM-FCN (Karim et al. 2017, "LSTM Fully Convolutional Networks for Time Series Classification") and its family.
 
-A series goes two ways: through three convolutions and an average over time, and, with its dimensions shuffled,
-through LSTM layers that see each variable's T values as one step. A linear layer reads both.
+A series takes two paths: through three convolutions and an average over time, and, with its dimensions shuffled,
+through LSTM layers that see the T values of each variable as one step. A linear layer reads both.
 """
 
 from typing import cast
@@ -16,9 +16,9 @@ from lstm_fcn.training.network.recurrent import make_layer
 
 
 def make_network(settings: Hyperparameters, num_variables: int, length: int, num_classes: int) -> "LSTMFCN | Ensemble":
-    """A new network, or an ensemble, for series `[num_variables, length]`, as the hyperparameters want it.
+    """Create the network, or the ensemble, that the hyperparameters describe, for series `[num_variables, length]`.
 
-    Every random number comes from the seeds `seed`, `seed` + 1, ..., one for each network.
+    The networks of an ensemble are initialised with the seeds `seed`, `seed` + 1, ...
     """
     squeeze_excite = {"true": True, "false": False, "auto": num_variables > 1}[settings.squeeze_excite]
     members = []
@@ -42,14 +42,14 @@ def make_network(settings: Hyperparameters, num_variables: int, length: int, num
     return members[0] if len(members) == 1 else Ensemble(members)
 
 
-SQUEEZE = 16  # filters that share one cell in the middle of a squeeze-and-excite block (Karim et al. 2018)
+SQUEEZE = 16  # filters per cell of the bottleneck of a squeeze-and-excite block (Karim et al. 2018)
 
 
 class LSTMFCN(nn.Module):
-    """Logits of `num_classes` classes from scaled series.
+    """Maps scaled series to logits of `num_classes` classes.
 
-    Convolutions are kept as 2-d ones of height 1 in channels-last memory, where the processor's kernels for
-    them are fastest; the result is that of `nn.Conv1d`.
+    Convolutions are 2-d of height 1 in channels-last memory, for which CPUs have the fastest kernels; the result equals
+    that of `nn.Conv1d`.
     """
 
     def __init__(
@@ -67,19 +67,19 @@ class LSTMFCN(nn.Module):
         filters: tuple[int, int, int] = (128, 256, 128),
         kernel_sizes: tuple[int, int, int] = (8, 5, 3),
     ) -> None:
-        """A network for series `[num_variables, length]`.
+        """Create a network for series `[num_variables, length]`.
 
         Args:
             length: time steps T.
             num_classes: C.
             num_variables: M.
-            recurrent: kind of the recurrent layers (see `network.recurrent`); "none": the convolutions alone.
+            recurrent: kind of the recurrent layers (see `network.recurrent`); "none": convolutions only.
             num_layers: recurrent layers.
-            hidden_size: cells of each.
-            dropout: rate after each.
-            dimension_shuffle: the recurrent layers see M steps of T features; else T steps of M features.
-            convolutions: False: the recurrent layers alone.
-            squeeze_excite: the first two convolutions weigh their filters for each series (Karim et al. 2018).
+            hidden_size: cells of each recurrent layer.
+            dropout: rate after each recurrent layer.
+            dimension_shuffle: the recurrent layers see M steps of T features; otherwise T steps of M features.
+            convolutions: False: recurrent layers only.
+            squeeze_excite: the first two convolutions weight their filters for each series (Karim et al. 2018).
             filters: of each convolution.
             kernel_sizes: of each convolution, in time steps.
         """
@@ -105,7 +105,7 @@ class LSTMFCN(nn.Module):
         self.linear = nn.Linear(width, num_classes)
         nn.init.xavier_uniform_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch declares no such form
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's type declarations
 
     def forward(self, series: Tensor) -> Tensor:
         """Scaled series, float32 `[B, M, T]`, to logits `[B, num_classes]`."""
@@ -114,13 +114,13 @@ class LSTMFCN(nn.Module):
         return logits
 
     def extract(self, series: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """What the linear layer reads: the recurrent layers' output `[B, hidden_size]` and, before their average
-        over time, the convolutions' `[B, T, filters]`; None for the part that this network does without.
+        """Inputs of the linear layer: the output of the recurrent layers `[B, hidden_size]`, and that of the
+        convolutions `[B, T, filters]` before the average over time; None for a part that this network does not have.
         """
         hidden: Tensor | None = None
         features: Tensor | None = None
-        # In mixed precision, what reads the series itself stays in float32: the three digits of bfloat16 are too
-        # few where classes differ in the fourth, and these layers take hardly any of the time.
+        # In mixed precision, layers that read the series stay in float32: bfloat16 has three digits, which is not
+        # enough if classes differ in the fourth, and these layers take hardly any time.
         with torch.autocast(series.device.type, enabled=False):
             if len(self.recurrent):
                 hidden = self.recurrent(series if self.dimension_shuffle else series.transpose(1, 2))
@@ -134,12 +134,12 @@ class LSTMFCN(nn.Module):
     def activation_map(self, features: Tensor, classes: Tensor) -> Tensor:
         """The class activation map (Zhou et al. 2016): how much each time step adds to the logit of a class.
 
-        With an average over time before the linear layer it is exact: the map's mean is the convolutions' part of
-        the logit.
+        It is exact because the linear layer follows an average over time: the mean of the map is the convolutions' part
+        of the logit.
 
         Args:
-            features: of `extract`, float32 `[B, T, filters]`.
-            classes: one for each series, int64 `[B]`.
+            features: from `extract`, float32 `[B, T, filters]`.
+            classes: the class to explain for each series, int64 `[B]`.
 
         Returns:
             float32 `[B, T]`.
@@ -150,10 +150,10 @@ class LSTMFCN(nn.Module):
 
 
 def _join(hidden: Tensor | None, features: Tensor | None) -> Tensor:
-    """Both parts side by side, the convolutions' as their average over time."""
+    """Concatenate both parts, with the convolutions averaged over time."""
     parts = [] if hidden is None else [hidden]
     if features is not None:
-        # The sum over time as a product: its gradient keeps the channels-last order, that of sum() does not.
+        # A product instead of sum(), because its gradient keeps the channels-last order.
         parts.append(torch.matmul(features.new_ones(features.shape[1]), features) / features.shape[1])
     return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
 
@@ -184,7 +184,7 @@ class ConvBlock(nn.Module):
 
 
 class SqueezeExcite(nn.Module):
-    """Weighs the filters of each series by what all of its time steps say (Karim et al. 2018): `[B, F, 1, T]`.
+    """Weights the filters of each series by their averages over time (Karim et al. 2018): `[B, F, 1, T]`.
 
     As in the paper's Keras code: He-normal weights, no biases.
     """
@@ -203,7 +203,7 @@ class SqueezeExcite(nn.Module):
 
 
 class Ensemble(nn.Module):
-    """Networks of one kind that are trained together, each by its own loss, and speak as one."""
+    """Networks of one kind that are trained together, each by its own loss, and whose probabilities are averaged."""
 
     def __init__(self, members: list[LSTMFCN]) -> None:
         super().__init__()
@@ -218,11 +218,11 @@ Network = LSTMFCN | Ensemble
 
 
 def join_logits(logits: Tensor, independent: bool) -> Tensor:
-    """Logits whose probabilities are the average of those of K networks.
+    """Logits of the averaged probabilities of K networks.
 
     Args:
-        logits: float32 `[B, K, C]`; or `[B, C]` of a single network, which are returned as they are.
-        independent: classes have a probability each; others share 1.
+        logits: float32 `[B, K, C]`; logits of a single network, `[B, C]`, are returned unchanged.
+        independent: each class has its own probability; otherwise they sum to 1.
 
     Returns:
         float32 `[B, C]`.
@@ -235,10 +235,10 @@ def join_logits(logits: Tensor, independent: bool) -> Tensor:
 
 
 class Scaler(nn.Module):
-    """Centres and scales series in float64, and only then rounds to float32.
+    """Centres and scales series in float64, then rounds to float32.
 
-    A large offset thus does no harm. A constant variable becomes zeros. Training and the exported graph both
-    use this module.
+    Values with a large offset therefore keep their digits. A constant variable becomes zeros. Both training and the
+    exported graph use this module.
     """
 
     mean: Tensor
@@ -260,7 +260,7 @@ class Scaler(nn.Module):
         mean = series.mean(dim=-1, keepdim=True)
         centred = series - mean
         std = centred.square().mean(dim=-1, keepdim=True).sqrt()
-        # The mean itself is rounded: what is left of a constant series is noise of that size.
+        # The mean is rounded, so that a constant series minus its mean is noise of that size.
         std = torch.where(std > CONSTANT * mean.abs(), std, 1.0)
         return (centred / std).float()
 
@@ -269,10 +269,10 @@ CONSTANT = 1e-12  # a standard deviation below this share of the mean is roundin
 
 
 class Classifier(nn.Module):
-    """The whole way from raw series to class probabilities and their explanation, as it is exported."""
+    """Maps raw series to class probabilities and their explanation; this module is exported."""
 
     def __init__(self, scaler: Scaler, network: LSTMFCN | Ensemble, independent: bool = False) -> None:
-        """`independent` classes have a probability each; others share 1."""
+        """`independent`: each class has its own probability; otherwise they sum to 1."""
         super().__init__()
         self.scaler = scaler
         self.network = network
@@ -286,14 +286,14 @@ class Classifier(nn.Module):
 
     @property
     def explains(self) -> bool:
-        """There are convolutions, and so class activation maps."""
+        """Whether there are convolutions, and therefore class activation maps."""
         return len(self.members[0].fcn) > 0
 
     def forward(self, series: Tensor) -> tuple[Tensor, ...]:
         """Raw series, float64 `[B, M, T]`, to probabilities, float32 `[B, num_classes]`, and an explanation.
 
-        The explanation, float32 `[B, T]`, is the class activation map of the most probable class, averaged over
-        the networks of an ensemble; there is none without convolutions.
+        The explanation, float32 `[B, T]`, is the class activation map of the most probable class, averaged over the
+        networks of an ensemble. A network without convolutions has no explanation.
         """
         scaled = self.scaler(series)
         extracted = [member.extract(scaled) for member in self.members]

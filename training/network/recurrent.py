@@ -1,12 +1,12 @@
 """The recurrent blocks of the family: LSTM, attention LSTM, GRU, plain RNN, and a dense layer in their place.
 
-Each layer takes a sequence `[B, S, F]` from a zero state to its outputs `[B, S, hidden_size]`, or to the last of them
-`[B, hidden_size]`. With dimension shuffle and one variable there is one step only (S = 1): then the recurrent weights
-multiply zeros, and one matrix product with the input weights is all there is. Same parameters and result as the layers
-of torch, faster.
+Each layer maps a sequence `[B, S, F]` to its outputs `[B, S, hidden_size]`, or to the last output `[B, hidden_size]`,
+starting from a zero state. With dimension shuffle and one variable there is a single step (S = 1). The recurrent
+weights then multiply zeros, and the layer is one matrix product with the input weights: same parameters and result as
+the layers of torch, but faster.
 
-As in Keras: Glorot-uniform input weights, orthogonal recurrent weights, one bias vector (the second one of torch's
-layers stays zero and is not trained), forget bias 1.
+As in Keras: Glorot-uniform input weights, orthogonal recurrent weights, one bias vector (the second bias vector of
+torch's layers stays zero and is not trained), forget bias 1.
 """
 
 from typing import NamedTuple, cast
@@ -15,18 +15,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-ATTENTION_OPERATOR = "lstm_fcn::AttentionLSTM"  # in a graph until `training.export` puts a loop in its place
+ATTENTION_OPERATOR = "lstm_fcn::AttentionLSTM"  # in a graph until `training.export` replaces it by a loop
 
 
 def make_layer(kind: str, features: int, hidden_size: int, steps: int, last: bool) -> nn.Module:
-    """A layer of the kind `lstm`, `alstm`, `gru`, `rnn` or `dense`.
+    """Create a recurrent layer.
 
     Args:
-        kind: as the hyperparameter `recurrent` names it.
+        kind: `lstm`, `alstm`, `gru`, `rnn` or `dense`, as in the hyperparameter `recurrent`.
         features: F.
         hidden_size: cells.
         steps: S.
-        last: no other recurrent layer follows, so that only the last output counts.
+        last: no other recurrent layer follows, so only the last output is needed.
     """
     if kind == "dense":
         return Dense(features, hidden_size, steps)
@@ -34,17 +34,14 @@ def make_layer(kind: str, features: int, hidden_size: int, steps: int, last: boo
 
 
 class _Layer:
-    """What LSTM, GRU and RNN share: how they start, and how they run over a sequence.
-
-    Mixed in before the layer of torch.
-    """
+    """Initialisation and forward pass of LSTM, GRU and RNN, as a mixin before the layer of torch."""
 
     weight_ih_l0: nn.Parameter
     weight_hh_l0: nn.Parameter
     bias_ih_l0: nn.Parameter
     bias_hh_l0: nn.Parameter
     operator: str  # in ONNX
-    gates: tuple[int, ...]  # where ONNX' gates stand among those of torch
+    gates: tuple[int, ...]  # torch's gates in the order of ONNX
     attributes: dict[str, int]
 
     def __init__(self, features: int, hidden_size: int, steps: int, last: bool) -> None:
@@ -68,11 +65,11 @@ class _Layer:
         return outputs[:, -1] if self.last else outputs
 
     def first_output(self, gates: Tensor) -> Tensor:
-        """What the first step gives from a zero state: `[B, gates * hidden_size]` to `[B, hidden_size]`."""
+        """Output of the first step from a zero state: `[B, gates * hidden_size]` to `[B, hidden_size]`."""
         raise NotImplementedError
 
     def _as_onnx(self, sequence: Tensor) -> Tensor:
-        """ONNX' own operator; torch's exporter would write all steps one after the other."""
+        """The operator of ONNX; torch's exporter would unroll all steps."""
 
         def order(weights: Tensor) -> Tensor:
             parts = weights.chunk(len(self.gates))
@@ -88,8 +85,8 @@ class _Layer:
             shape=(self.steps, 1, sequence.shape[0], hidden_size),
             version=18,
         )
-        # Not `outputs[:, 0].transpose(0, 1)`: of several recurrences over one sequence, OpenVINO gets all but the last
-        # wrong if it finds its own order of the axes before and after them.
+        # Not `outputs[:, 0].transpose(0, 1)`: if several recurrences read one sequence, OpenVINO computes all but the
+        # last one incorrectly if it finds its own order of the axes before and after them.
         return outputs.permute(2, 0, 1, 3)[:, :, 0]
 
 
@@ -108,7 +105,7 @@ class LSTM(_Layer, nn.LSTM):  # type: ignore[misc]
 
 
 class GRU(_Layer, nn.GRU):  # type: ignore[misc]
-    """A GRU layer; of the two variants in use, that of torch and cuDNN, whose reset comes after the product."""
+    """A GRU layer, in the variant of torch and cuDNN, where the reset gate is applied after the product."""
 
     operator, gates, attributes = "GRU", (1, 0, 2), {"linear_before_reset": 1}
 
@@ -133,10 +130,10 @@ class RNN(_Layer, nn.RNN):  # type: ignore[misc]
 
 
 class Attention(NamedTuple):
-    """What an attention LSTM looked at in each of its S steps.
+    """Attention of an attention LSTM in each of its S steps.
 
-    weights: how it shared its attention among the S steps of its input, `[B, S, S]`; the shares of a step add up to 1.
-    contexts: the context vectors, the input averaged with these weights, `[B, S, F]`.
+    weights: shares of the S steps of the input, `[B, S, S]`; the shares in one step add up to 1.
+    contexts: context vectors, the input averaged with these weights, `[B, S, F]`.
     """
 
     weights: Tensor
@@ -146,11 +143,12 @@ class Attention(NamedTuple):
 class AttentionLSTM(nn.Module):
     """The attention LSTM of Karim et al. 2017 (after Bahdanau et al. 2014), as in their Keras code.
 
-    Before each step the cells look at the whole input: its steps, weighed by how well they go with the state, are
-    averaged to a context vector, which the gates read beside the step's own input. With a single step the one weight
-    is 1 and the context vector is the input itself.
+    In each step, the cells attend to the whole input: its steps, weighted by how well they match the state, are
+    averaged to a context vector, which the gates read in addition to the input of the step. With a single step, the
+    only weight is 1 and the context vector is the input.
 
-    As there: orthogonal attention weights, zero biases, the forget gate's too, and a zero vector `attention_score`.
+    As in that code: orthogonal attention weights, zero biases, also of the forget gate, and a zero vector
+    `attention_score`.
     """
 
     weight_ih: nn.Parameter
@@ -185,7 +183,7 @@ class AttentionLSTM(nn.Module):
         return outputs[:, -1] if self.last else outputs
 
     def attend(self, sequence: Tensor) -> Attention:
-        """What the layer looks at in `[B, S, F]`."""
+        """Attention of the layer to a sequence `[B, S, F]`."""
         return self._run(sequence)[1]
 
     def _run(self, sequence: Tensor) -> tuple[Tensor, Attention]:
@@ -208,7 +206,7 @@ class AttentionLSTM(nn.Module):
         return F.linear(sequence, self.weight_ih, self.bias)
 
     def _as_onnx(self, sequence: Tensor) -> Tensor:
-        """One operator for all steps; `training.export` says what it does."""
+        """One operator for all steps, which `training.export` defines."""
         hidden_size = self.attention_score.shape[0]
         start = sequence.new_zeros(sequence.shape[0], hidden_size)
         outputs = torch.onnx.ops.symbolic(
@@ -231,8 +229,8 @@ class AttentionLSTM(nn.Module):
 
 
 class Dense(nn.Linear):
-    """A dense layer with sigmoid in place of a recurrent one (Karim et al. 2019, "Insights into LSTM Fully
-    Convolutional Networks"): it reads all steps at once.
+    """A dense layer with sigmoid that reads all steps at once, in place of a recurrent layer (Karim et al. 2019,
+    "Insights into LSTM Fully Convolutional Networks").
     """
 
     def __init__(self, features: int, hidden_size: int, steps: int = 1) -> None:
