@@ -1,18 +1,23 @@
 """The two programs as black boxes: a training job and an endpoint in a temporary /opt/ml tree."""
 
 import contextlib
+import io
 import json
+import logging
 import os
 import queue
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, TypeVar
+from unittest import mock
 
 from lstm_fcn.benchmarks.programs import (
     PROGRAMS,
@@ -125,7 +130,40 @@ class TrainingJob:
         return Background(start("train", self.root))
 
     def run(self) -> Result:
+        """Run `train` as a program."""
         return self.start().finish()
+
+    def run_here(self) -> Result:
+        """Run `train` in this process, which is much faster; for jobs that end before or soon after their first step.
+
+        What the program changes in its process is restored.
+        """
+        import torch
+
+        from lstm_fcn.training.__main__ import main
+
+        root, package = logging.getLogger(), logging.getLogger("lstm_fcn.training")
+        handlers, level, threads = root.handlers[:], package.level, torch.get_num_threads()
+        signals = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+        stdout, stderr = io.StringIO(), io.StringIO()
+        root.handlers = []  # so that the program sets up its own log
+        try:
+            with (
+                mock.patch.dict(os.environ, environment(self.root), clear=True),
+                mock.patch.object(sys, "argv", ["train"]),
+                contextlib.redirect_stdout(stdout),
+                contextlib.redirect_stderr(stderr),
+                warnings.catch_warnings(),
+            ):
+                warnings.simplefilter("default")
+                code = main()
+        finally:
+            root.handlers = handlers
+            package.setLevel(level)
+            torch.set_num_threads(threads)
+            for number, handler in signals.items():
+                signal.signal(number, handler)
+        return Result(code, stdout.getvalue(), stderr.getvalue())
 
     def files(self) -> list[str]:
         """Names of what lies in the model folder."""
@@ -167,14 +205,14 @@ def assert_succeeded(job: TrainingJob, result: Result) -> None:
 
 
 def assert_refused(job: TrainingJob, *messages: str) -> None:
-    assert_was_refused(job, job.run(), *messages)
+    """Run the job in this process; it is refused with these messages."""
+    assert_was_refused(job, job.run_here(), *messages)
 
 
 def assert_all_refused(cases: Iterable[tuple[TrainingJob, str]]) -> None:
-    """Run all jobs; each is refused with its message."""
-    jobs, messages = zip(*cases, strict=True)
-    for job, result, message in zip(jobs, run_all(jobs), messages, strict=True):
-        assert_was_refused(job, result, message)
+    """Run all jobs in this process; each is refused with its message."""
+    for job, message in cases:
+        assert_refused(job, message)
 
 
 def assert_was_refused(job: TrainingJob, result: Result, *messages: str) -> None:

@@ -1,4 +1,4 @@
-"""Jobs that are interrupted and started again: they end as if nothing had happened (T63 to T67)."""
+"""Jobs that are interrupted and restarted end with the same model as an uninterrupted job (T63 to T67)."""
 
 import random
 import re
@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pytest
 
 from lstm_fcn.container import artifact
-from tests.contract.conftest import BY_EPOCH, EPOCHS, INTERRUPTED, Mount, prepare_interrupted
+from tests.contract.conftest import BY_EPOCH, EPOCHS, INTERRUPTED, Mount, prepare_interrupted, stop_in_training
 from tests.programs import (
     Result,
     TrainingJob,
@@ -87,7 +87,7 @@ def test_a_job_that_is_killed_again_and_again_ends_as_one_that_never_was(tmp_pat
 def test_a_job_that_is_stopped_goes_on_later(stopped: TrainingJob, expected: TrainingJob, tmp_path: Path) -> None:
     """And may write its checkpoints more seldom then."""
     job = stopped.copy(tmp_path / "ml").set(**INTERRUPTED, checkpoint_epochs="50", checkpoint_minutes="0")
-    assert artifact.load(job.model)[0].classes == ["down", "up"]
+    assert artifact.load(job.model)[0].problem.classes == ("down", "up")
     names = sorted(path.name for path in job.checkpoints.iterdir())
     assert len(names) == 2
     assert all(WHOLE.fullmatch(name) for name in names)
@@ -106,11 +106,11 @@ def test_a_checkpoint_of_another_job_is_refused(stopped: TrainingJob, tmp_path: 
     validation.write("input/data/validation/valid.csv", labelled_csv(6, seed=7))
     for job in (settings, data, validation):
         job.model.rename(job.root / "earlier model")
-    results = run_all((settings, data, validation))
-    words = "it has dropout=0.8, not 0.5; lr=0.01, not 0.02. Start that job again as it was, or empty"
-    assert_was_refused(settings, results[0], " is of another job: ", words)
-    assert_was_refused(data, results[1], "it has other data.")
-    assert_was_refused(validation, results[2], "it has other data.")
+    results = [job.run_here() for job in (settings, data, validation)]
+    words = "it has dropout=0.8 instead of 0.5; lr=0.01 instead of 0.02. Restart that job with its"
+    assert_was_refused(settings, results[0], " belongs to another job: ", words)
+    assert_was_refused(data, results[1], "it has different data.")
+    assert_was_refused(validation, results[2], "it has different data.")
     assert len(list(settings.checkpoints.iterdir())) == 2
 
 
@@ -119,7 +119,7 @@ def test_a_full_disk_leaves_the_checkpoints_that_there_are(stopped: TrainingJob,
     pages = -(-size // 4096)
     job = prepare_interrupted(tmp_path / "ml", **BY_EPOCH)
     mount(job.checkpoints, f"size={4 * (2 * pages + 1)}k")  # two checkpoints and a bit
-    assert_refused(job, "The checkpoint ", " cannot be written: No space left on device. Earlier checkpoints are")
+    assert_refused(job, "Checkpoint: ", " cannot be written: No space left on device. Earlier checkpoints are")
     names = sorted(path.name for path in job.checkpoints.iterdir())
     assert len(names) == 2
     assert all(WHOLE.fullmatch(name) for name in names)
@@ -135,3 +135,38 @@ def test_a_checkpoint_folder_that_cannot_be_written_to(tmp_path: Path) -> None:
     assert_was_refused(wanted, refused, f"{wanted.checkpoints} cannot be written to: File exists.")
     assert_succeeded(default, result)
     assert "WARNING: no checkpoints are written: " in result.stdout
+
+
+@pytest.mark.checklist("45: the LocalPath in checkpointconfig.json is the folder of the checkpoints")
+def test_another_folder_for_checkpoints(stopped: TrainingJob, tmp_path: Path) -> None:
+    job = stopped.copy(tmp_path / "ml")
+    elsewhere = tmp_path / "else" / "where"
+    elsewhere.parent.mkdir()
+    job.checkpoints.rename(elsewhere)
+    job.write("input/config/checkpointconfig.json", {"S3Uri": "s3://bucket/prefix", "LocalPath": str(elsewhere)})
+    before = sorted(path.name for path in elsewhere.iterdir())
+    (result,) = side_by_side(stop_in_training, [job])
+    assert re.search(r"^resumed: epoch \d+, step \d$", result.stdout, re.MULTILINE)
+    after = sorted(path.name for path in elsewhere.iterdir())
+    assert len(after) == 2
+    assert after[0] > before[-1]
+    assert not job.checkpoints.exists()
+
+
+@pytest.mark.checklist("46: a damaged checkpoint is skipped for the one before; marker files are ignored")
+def test_damaged_checkpoints_and_other_files(stopped: TrainingJob, tmp_path: Path) -> None:
+    job = stopped.copy(tmp_path / "ml")
+    older, newest = sorted(job.checkpoints.iterdir())
+    newest.write_bytes(newest.read_bytes()[:-100])
+    good = older.read_bytes()
+    for ending in ("uploading", "uploaded", "ignore"):
+        for name in ("x", "lstm-fcn-round99-epoch99999-step00000000.safetensors"):
+            (job.checkpoints / f"{name}.sagemaker-{ending}").write_bytes(good)
+    (job.checkpoints / "x.safetensors").write_bytes(b"of somebody else")
+    (result,) = run_all([job])
+    assert_succeeded(job, result)
+    assert f"WARNING: checkpoint {newest} is damaged" in result.stdout
+    epoch = int(re.findall(r"epoch(\d{5})", older.name)[0])
+    assert f"\nresumed: epoch {epoch}, step " in result.stdout
+    left = {path.name for path in job.checkpoints.iterdir()}
+    assert {"x.safetensors", "x.sagemaker-uploading", "x.sagemaker-uploaded", "x.sagemaker-ignore"} <= left

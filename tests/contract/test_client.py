@@ -111,7 +111,7 @@ def test_an_interrupted_training_goes_on(folder: Path) -> None:
     [
         ("up,1,2,3\ndown,1,x,3\n", "bad.csv, row 2, column 3 is 'x'; every value must be a finite number."),
         ("up,1,2,3\ndown,1,2\n", "bad.csv, row 2 has 2 values, but row 1 has 3 values"),
-        ("up,1,2\nup,3,4\n", "one class only ('up', 2 rows)"),
+        ("up,1,2\nup,3,4\n", "only one class ('up', 2 rows)"),
     ],
 )
 def test_bad_data_is_named_as_the_user_knows_it(folder: Path, text: str, message: str) -> None:

@@ -1,4 +1,4 @@
-"""The channel `model`: going on from the model of an earlier job (T70, T71)."""
+"""The channel `model`: continuing training from the model of an earlier job (T70, T71)."""
 
 import io
 import re
@@ -20,7 +20,7 @@ from tests.programs import (
     run_all,
 )
 
-LEARNED = {"epochs": "60", "lr": "0.02", "dropout": "0"}
+LEARNED = {"epochs": "60", "lr": "0.02", "lr_schedule": "plateau", "dropout": "0"}
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,8 @@ def loss(line: str) -> float:
     return float(text)
 
 
-def test_models_are_gone_on_from(earlier: tuple[TrainingJob, Result], tmp_path: Path) -> None:
+@pytest.mark.checklist("48: training continues from the model.tar.gz in the channel `model`")
+def test_training_continues_from_a_model(earlier: tuple[TrainingJob, Result], tmp_path: Path) -> None:
     model = earlier[0].model
     # The same data, as the platform's training jobs hand a model on.
     same = TrainingJob(tmp_path / "same").prepare(labelled_csv(40), **(LEARNED | {"epochs": "2", "lr": "0.001"}))
@@ -87,41 +88,43 @@ def test_models_are_gone_on_from(earlier: tuple[TrainingJob, Result], tmp_path: 
     assert first == pytest.approx(last, abs=0.1)
     assert loss(earlier[1].metric_lines()[0]) > last + 0.3
     said = [
-        re.findall(r"^carried over from the earlier model: (.*)$", result.stdout, re.MULTILINE) for result in results
+        re.findall(r"^weights kept from the earlier model: (.*)$", result.stdout, re.MULTILINE) for result in results
     ]
     assert said == [
         ["convolutions, recurrent block, output layer; new: nothing; scaling: kept"],
-        ["convolutions, recurrent block; new: output layer (other classes); scaling: measured anew"],
-        ["convolutions, output layer; new: recurrent block (length 24, was 16); scaling: measured anew"],
+        ["convolutions, recurrent block; new: output layer (different classes); scaling: recomputed"],
+        ["convolutions, output layer; new: recurrent block (length 24, was 16); scaling: recomputed"],
     ]
-    assert artifact.load(classes.model)[0].classes == ["a", "b", "c"]
-    assert artifact.load(length.model)[0].length == 24
+    assert artifact.load(classes.model)[0].problem.classes == ("a", "b", "c")
+    assert artifact.load(length.model)[0].problem.length == 24
     warnings = [line for line in results[1].stdout.splitlines() if line.startswith("WARNING")]
     assert warnings == [
-        "WARNING: filters-1=5 does not count: the earlier model has 4",
-        "WARNING: scaling=series does not count: the earlier model has dataset",
+        "WARNING: ignoring filters-1=5: the earlier model uses 4",
+        "WARNING: ignoring scaling=series: the earlier model uses dataset",
     ]
     assert "WARNING" not in results[0].stdout + results[2].stdout
 
 
-def test_archives_that_are_no_safe_model(earlier: tuple[TrainingJob, Result], tmp_path: Path) -> None:
+@pytest.mark.checklist("48: an archive with `..`, absolute paths or links is refused")
+def test_archives_that_are_refused(earlier: tuple[TrainingJob, Result], tmp_path: Path) -> None:
     model = earlier[0].model
     whole = pack(model)
     cases: list[tuple[dict[str, bytes], str]] = [
-        ({"model.tar.gz": pack_strange(member("/etc/model.json"))}, "'/etc/model.json' would lie outside of it"),
+        ({"model.tar.gz": pack_strange(member("/etc/model.json"))}, "'/etc/model.json' would be outside of the arch"),
+        ({"model.tar.gz": pack_strange(member("../model.json"))}, "'../model.json' would be outside of the archive; "),
         (
             {"model.tar.gz": pack_strange(member("weights.safetensors", tarfile.LNKTYPE, "model.json"))},
-            "'weights.safetensors' is a link or a device; it was not read.",
+            "'weights.safetensors' is a link or a device; the archive was not read.",
         ),
-        ({"model.tar.gz": whole[: len(whole) // 2]}, "model.tar.gz is not a whole tar archive: "),
+        ({"model.tar.gz": whole[: len(whole) // 2]}, "model.tar.gz is not a complete tar archive: "),
         (
             {"model.tar.gz": pack_strange(member("model.onnx"))},
             "model.tar.gz holds no model.json. Put the model.tar.gz",
         ),
-        ({"model.tar.gz": whole, "other.tar.gz": whole}, "Channel model has 2 archives; it must hold one model."),
+        ({"model.tar.gz": whole, "other.tar.gz": whole}, "Channel model has 2 archives; it must hold a single model."),
         (
             {"model.json": (model / "model.json").read_bytes(), "weights.safetensors": b"x"},
-            "is damaged: its checksum is not the one in model.json.",
+            "is damaged: its checksum differs from model.json.",
         ),
         ({"_SUCCESS": b"x"}, "Channel model has no data: "),
     ]

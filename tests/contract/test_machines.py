@@ -107,7 +107,7 @@ def test_a_share_of_the_files_for_each(machines: Machines) -> None:
     assert "training: 8 series of 16 values from 2 file(s)" in results[0].stdout
     assert "training: 5 series of 16 values from 1 file(s)" in results[1].stdout
     metadata, _ = artifact.load(machines.jobs[0].model)
-    assert metadata.problem.classes == ["below", "down", "up"]  # of which neither machine has all
+    assert metadata.problem.classes == ("below", "down", "up")  # of which neither machine has all
     for result in results:
         assert "task: multiclass; classes: 'below': 2, 'down': 4, 'up': 7" in result.stdout
 
@@ -151,7 +151,7 @@ def test_a_machine_that_is_lost_ends_the_other_and_both_go_on_later(machines: Ma
         assert result.code == AlgorithmError.exit_code
         text = machines.jobs[1 - lost].failure.read_text()
         assert text.startswith("AlgorithmError: ")
-        assert "The same job, started again with its checkpoints, goes on from the last of them." in text
+        assert "If the job is restarted with its checkpoints, it resumes from the latest one." in text
         running[lost].finish()
         resumed += 4
 

@@ -393,7 +393,7 @@ class TestContainers:
         subprocess.run(["tar", "czf", later.root / "input/data/model/model.tar.gz", "-C", job.model, "."], check=True)
         config = json.loads((later.root / "input/config/inputdataconfig.json").read_text())
         later.write("input/config/inputdataconfig.json", {**config, "model": as_channel(channel)})
-        assert "carried over from the earlier model" in assert_succeeds(later).stdout
+        assert "weights kept from the earlier model" in assert_succeeds(later).stdout
 
     def test_batch_jobs_match_the_execution_parameters(self, trained: tuple[TrainingJob, str]) -> None:
         job, _ = trained

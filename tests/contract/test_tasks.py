@@ -166,11 +166,12 @@ def test_the_task_can_be_chosen(tmp_path: Path) -> None:
     results = run_all((one, two))
     for job, result, task in zip((one, two), results, ("multilabel", "multiclass"), strict=True):
         assert_succeeded(job, result)
-        assert json.loads(job.read("model.json"))["task"] == task
+        assert json.loads(job.read("model.json"))["problem"]["task"] == task
     assert all("valid_auc: " in line for line in results[1].metric_lines())
 
 
 class TestRefusals:
+    @pytest.mark.checklist("28: a header is read if its names start with y and x, else refused; it is never data")
     def test_header_forms(self, tmp_path: Path) -> None:
         rows = "0,1,2\n1,2,3\n"
         cases = {

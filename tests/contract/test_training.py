@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import signal
 import stat
 import subprocess
 import threading
@@ -19,6 +18,7 @@ import pytest
 from lstm_fcn.container import artifact
 from lstm_fcn.container.errors import AlgorithmError, UserError
 from lstm_fcn.container.metrics import METRICS
+from tests.contract.conftest import Mount
 from tests.programs import (
     PROGRAMS,
     Background,
@@ -28,6 +28,7 @@ from tests.programs import (
     assert_refused,
     assert_succeeded,
     assert_succeeds,
+    assert_was_refused,
     labelled_csv,
     run_all,
 )
@@ -60,6 +61,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
 class TestAGoodJob:
     """One job with validation data, and what is true of it."""
 
+    @pytest.mark.checklist("50: metric lines have no tabs or escapes; 51: each regex finds its own metric only")
     def test_metric_lines(self, finished: Finished) -> None:
         result = finished.result
         lines = result.metric_lines()
@@ -90,11 +92,12 @@ class TestAGoodJob:
     def test_metadata(self, finished: Finished) -> None:
         metadata, graph = artifact.load(finished.job.model)
         assert metadata.problem.task == "binary"
-        assert metadata.problem.classes == ["down", "up"]
-        assert metadata.problem.columns is None
+        assert metadata.problem.classes == ("down", "up")
+        assert not metadata.problem.has_header
         assert metadata.problem.length == 16
         assert metadata.hyperparameters["epochs"] == 3
-        assert metadata.hyperparameters["lr-schedule"] == "plateau"
+        assert metadata.hyperparameters["lr-schedule"] == "one-cycle"
+        assert metadata.hyperparameters["batch-size"] == 16  # resolved from 0
         (given,) = onnxruntime.InferenceSession(graph).get_inputs()
         assert (given.name, given.type, given.shape[1:]) == ("series", "tensor(double)", [1, 16])
 
@@ -110,9 +113,8 @@ class TestAGoodJob:
         assert len(rows) == 1 + 3
         assert rows[0].startswith("round,epoch,train_loss,train_accuracy,valid_loss")
         assert len(saved["curves"]) == 3
-        assert saved["kept"][0] in (1, 2, 3)
-        page = (folder / "report.html").read_text()
-        assert "Most confident" in page or "Examples" in page
+        assert saved["best_epoch"][0] in (1, 2, 3)
+        assert "class activation map" in (folder / "report.html").read_text().lower()
 
     def test_input_may_be_read_only(self, finished: Finished) -> None:
         assert not finished.input_was_written_to
@@ -138,7 +140,7 @@ class TestGoodJobs:
         text = labelled_csv(labels=("1.0", "01", " x", "ä")).replace(" x,", '" x, y",')
         result = assert_succeeds(job.prepare(text, validation=text))
         metadata, _ = artifact.load(job.model)
-        assert (metadata.problem.task, metadata.problem.classes) == ("multiclass", [" x, y", "01", "1.0", "ä"])
+        assert (metadata.problem.task, metadata.problem.classes) == ("multiclass", (" x, y", "01", "1.0", "ä"))
         for line in result.metric_lines():  # all but the area under the curve, which several classes do not have
             found = [metric.name for metric in METRICS if re.search(metric.regex, line)]
             assert found == [metric.name for metric in METRICS if metric.name != "valid_auc"]
@@ -200,7 +202,7 @@ class TestLengthOfTraining:
         job.prepare(validation=labelled_csv(6, labels=("down", "up")), epochs="20000", early_stopping_patience="3")
         job.set(epochs="20000", early_stopping_patience="3", lr="0.02")  # what is learned is wrong in validation
         result = assert_succeeds(job)
-        assert "early stopping: no lower validation loss for 3 epochs\n" in result.stdout
+        assert "early stopping: the validation loss has not decreased for 3 epochs\n" in result.stdout
         losses = [float(re.findall(METRICS[2].regex, line)[0]) for line in result.metric_lines()[:-1]]
         best = losses.index(min(losses))
         assert len(losses) == best + 1 + 3
@@ -223,11 +225,11 @@ class TestLengthOfTraining:
             [
                 (
                     few.prepare(validation_fraction="0.01"),
-                    "validation-fraction=0.01 of 12 series is less than one series of a class that has several; raise",
+                    "validation-fraction=0.01 of 12 series is less than one series of a class that has at least two.",
                 ),
                 (
                     both.prepare(validation=labelled_csv(6), validation_fraction="0.2"),
-                    "There is a channel validation; validation-fraction must be 0 with it.",
+                    "validation-fraction must be 0 if the job has a validation channel.",
                 ),
             ]
         )
@@ -237,6 +239,7 @@ class TestBadData:
     def test_empty_file(self, job: TrainingJob) -> None:
         assert_refused(job.prepare(""), "Channel training has no data")
 
+    @pytest.mark.checklist("32: NaN, empty cells and text are refused by file, row and column")
     def test_wrong_content(self, tmp_path: Path) -> None:
         cases: list[tuple[str | bytes, str]] = [
             (
@@ -248,9 +251,12 @@ class TestBadData:
                 'a,"1,000",2\nb,"2,000",3\n',
                 "train.csv, row 1, column 2 is '1,000'; every value must be a finite number.",
             ),
+            ("a,1,2\nb,NaN,2\n", "train.csv, row 2, column 2 is 'NaN'"),
+            ("a,1,2\nb,,2\n", "train.csv, row 2, column 2 is empty"),
+            ("label,t0,t1\na,1,2\nb,1,2\n", "train.csv, row 1 looks like a header ('t0,t1')"),
             ("a\nb\n", "train.csv, row 1 has a label and no values"),
             ("a,1\nb,2\n", "The training series have one value each"),
-            ("a,1,2\na,3,4\n", "one class only ('a', 2 rows)"),
+            ("a,1,2\na,3,4\n", "only one class ('a', 2 rows)"),
             ("a,1e308,-1e308\nb,1e308,1\n", "too large"),
             (b"\x89PNG\r\n\x1a\n\x00\x00", "train.csv, row 1 is not UTF-8 text"),
         ]
@@ -264,12 +270,13 @@ class TestBadData:
             [
                 (
                     label.prepare(validation=labelled_csv(6, labels=("up", "sideways"))),
-                    "valid.csv, row 2, column 1: the training data has no label 'sideways'; it has 'down', 'up'.",
+                    "valid.csv, row 2, column 1: the label 'sideways' is not in the training data, whose labels are "
+                    "'down', 'up'.",
                 ),
                 (
                     length.prepare(validation=labelled_csv(6, length=9)),
-                    "valid.csv has series of 9 values, but the training data has series of 16; all must be of one "
-                    "length, unless the hyperparameter length-policy is pad or resample.",
+                    "valid.csv has series of 9 values, but the training data has series of 16; all series must have "
+                    "the same length. Set length-policy=pad or resample to allow different lengths.",
                 ),
             ]
         )
@@ -282,6 +289,64 @@ class TestBadSettings:
     def test_a_channel_of_another_name(self, job: TrainingJob) -> None:
         job.write("input/config/inputdataconfig.json", {"training": {}, "test": {}})
         assert_refused(job, "Channel test is unknown; a job can have the channels training, train, validation, model.")
+
+    @pytest.mark.checklist("30: a missing and an empty channel are refused by name")
+    def test_missing_and_empty_channels(self, tmp_path: Path) -> None:
+        missing, empty = TrainingJob(tmp_path / "missing"), TrainingJob(tmp_path / "empty")
+        missing.write("input/config/inputdataconfig.json", {"validation": {"TrainingInputMode": "File"}})
+        (empty.root / "input/data/train").mkdir(parents=True)
+        folder = empty.root / "input/data/train"
+        assert_refused(missing, "Channel training (or train) is missing; channels found: validation.")
+        assert_refused(empty, f"Channel train has no data: {folder} holds no file with content.")
+
+    @pytest.mark.checklist("23: another content type or input mode is refused, and the supported ones are named")
+    @pytest.mark.parametrize(
+        ("settings", "message"),
+        [
+            (
+                {"ContentType": "application/x-parquet"},
+                "content type application/x-parquet is not supported; use te",
+            ),
+            ({"TrainingInputMode": "Stream"}, "input mode Stream is not supported; use File or FastFile or Pipe."),
+        ],
+    )
+    def test_an_unsupported_channel(self, job: TrainingJob, settings: dict[str, str], message: str) -> None:
+        job.write("input/config/inputdataconfig.json", {"training": settings})
+        assert_refused(job, f"Channel training: {message}")
+
+    @pytest.mark.checklist("20: wrong hyperparameters are refused with name, value and range, before data is read")
+    def test_wrong_hyperparameters(self, tmp_path: Path) -> None:
+        job = TrainingJob(tmp_path)  # without data
+        job.write("input/config/hyperparameters.json", {"epochs": "0", "dropout": "1.5", "filters": "4", "lr": "fast"})
+        assert_refused(
+            job,
+            "epochs=0 must be an integer from 1 to 20000.",
+            "dropout=1.5 must be a number from 0.0 to 0.99.",
+            "lr=fast must be a number from 1e-07 to 1.0.",
+            "filters is unknown; did you mean filters-",
+        )
+
+    @pytest.mark.checklist("38: a failed job has another exit code than 0; the failure file is short UTF-8 text")
+    def test_the_failure_file(self, job: TrainingJob) -> None:
+        result = job.prepare("ä" * 5000 + ",1,2\nb,1,ö\n").run()  # as a program, for its exit code
+        assert result.code == 2
+        text = job.failure.read_bytes().decode("utf-8")
+        assert re.match(r"UserError: .*train\.csv, row 2, column 3 is 'ö'; every value must", text[:1024])
+
+    @pytest.mark.checklist("40: without a place for the failure file, the cause is on stderr")
+    def test_an_output_folder_that_cannot_be_written_to(self, tmp_path: Path, mount: Mount) -> None:
+        file, read_only = (TrainingJob(tmp_path / name).prepare(epochs="0") for name in ("file", "read"))
+        file.write("output", "a file where a folder should be")
+        mount(read_only.root / "output", "ro")
+        for job in (file, read_only):
+            result = job.run_here()
+            assert (result.code, "epochs=0 must be" in result.stderr) == (2, True)
+
+    @pytest.mark.checklist("41: a model that does not fit on the disk is no success")
+    def test_a_full_disk(self, job: TrainingJob, mount: Mount) -> None:
+        mount(job.model, "size=8k")
+        assert_was_refused(job, job.run(), "model.onnx cannot be written: No space left on device")
+        assert list(job.model.iterdir()) == []
 
     def test_broken_configuration_files(self, tmp_path: Path) -> None:
         jobs = [TrainingJob(tmp_path / str(number)).prepare() for number in range(2)]
@@ -298,7 +363,7 @@ class TestBadSettings:
         huge = "a,3e38,-3e38,3e38,3e38\nb,-3e38,3e38,-3e38,-3e38\n"
         assert_refused(
             job.prepare(huge, scaling="none"),
-            "Training diverged: the loss or the weights of epoch 1 are not finite numbers",
+            "Training diverged: the loss or the weights are not finite in epoch 1",
         )
 
     @pytest.mark.parametrize(("arguments", "code"), [(["--help"], 0), (["--epochs", "3"], UserError.exit_code)])
@@ -341,24 +406,16 @@ class TestStop:
         assert_succeeded(job, result)
         assert "stop requested in epoch" in result.stdout
         assert result.stdout.splitlines()[-1].startswith("saved: epoch ")
-        assert artifact.load(job.model)[0].classes == ["down", "up"]
+        assert artifact.load(job.model)[0].problem.classes == ("down", "up")
 
-    def test_before_the_first_step_nothing_is_half_written(self, job: TrainingJob, endless: Background) -> None:
-        endless.wait_for("versions: ")
-        endless.terminate()
-        result = endless.finish()
-        if result.code == 0:  # the first step was quicker than the signal
-            artifact.load(job.model)
-        else:
-            assert result.code == 143
-            assert "Stopped before the first training step" in job.failure.read_text()
-            assert job.files() == []
-
-    def test_during_start_up(self, job: TrainingJob, endless: Background) -> None:
-        time.sleep(0.7)
-        endless.terminate()
-        result = endless.finish()
-        assert result.code in (143, -signal.SIGTERM)
+    def test_before_the_first_step_nothing_is_written(self, job: TrainingJob) -> None:
+        # The job waits for a pipe that never appears, so the signal always comes before the first step.
+        job.write("input/config/inputdataconfig.json", {"training": {"TrainingInputMode": "Pipe"}})
+        background = job.prepare(epochs="20000").start()
+        background.wait_for("hyperparameters: ")
+        background.terminate()
+        assert background.finish().code == 143
+        assert "Stopped before the first training step" in job.failure.read_text()
         assert job.files() == []
 
     def test_a_kill_while_saving_leaves_the_earlier_model_whole(self, job: TrainingJob) -> None:

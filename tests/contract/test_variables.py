@@ -150,7 +150,7 @@ class TestTraining:
 
     def test_columns_are_remembered_variable_by_variable(self, trained: dict[str, TrainingJob]) -> None:
         assert artifact.load(trained["headed"].model)[0].columns == NAMES
-        assert artifact.load(trained["plain"].model)[0].columns is None
+        assert not artifact.load(trained["plain"].model)[0].problem.has_header
 
     def test_filters_are_weighed_by_default(self, trained: dict[str, TrainingJob]) -> None:
         weights = safetensors.numpy.load(trained["plain"].read("weights.safetensors"))

@@ -1,4 +1,4 @@
-"""The rows of the checklist that need a container; the others are in `tests/contract/test_checklist.py`."""
+"""The rows of the checklist that need a container; other tests are marked with their row."""
 
 import re
 import subprocess

@@ -143,9 +143,12 @@ def test_damaged_ones_do_not_crowd_out_the_one_that_was_just_written(checkpoints
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"epochs": 6}, r"is of another job: it has epochs=5, not 6\. Start that job again as it was, or empty "),
-        ({"epochs": 6, "lr": 0.2}, r"it has epochs=5, not 6; lr=0\.1, not 0\.2\."),
-        ({"data": "4567"}, r"it has other data\."),
+        (
+            {"epochs": 6},
+            r"belongs to another job: it has epochs=5 instead of 6\. Restart that job with its configuration",
+        ),
+        ({"epochs": 6, "lr": 0.2}, r"it has epochs=5 instead of 6; lr=0\.1 instead of 0\.2\."),
+        ({"data": "4567"}, r"it has different data\."),
         ({"data classes": ["a", "c"]}, r"it has other data classes\."),
         ({"processes": 2}, r"it has processes=1, not 2\."),
         ({"patience": 0}, r"it has patience=None, not 0\."),

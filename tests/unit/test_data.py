@@ -812,7 +812,7 @@ class TestPipe:
 
     def test_one_that_nobody_writes_to_is_named(self, pipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(reading, "PIPE_SECONDS", 0.1)
-        with pytest.raises(UserError, match=r"Nobody wrote to the pipe .*training_0 within 0 seconds"):
+        with pytest.raises(UserError, match=r"No data arrived in the pipe .*training_0 within 0 seconds"):
             load_channels({"training": Source("training", pipe.parent, pipe=pipe)})
 
 

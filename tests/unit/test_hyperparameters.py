@@ -248,3 +248,9 @@ def test_the_table_tells_kind_bounds_and_choices() -> None:
         "dataset, series or none",
     )
     assert not PARAMETERS["seed"].search
+
+
+@pytest.mark.checklist("53: `epochs` is an integer of at most 20000, so that Hyperband knows what a job may use")
+def test_epochs_can_be_the_resource_of_hyperband() -> None:
+    epochs = PARAMETERS["epochs"]
+    assert (epochs.kind, epochs.high) == ("integer", 20000)

@@ -35,6 +35,7 @@ def test_what_was_not_measured_is_not_printed() -> None:
     assert metric_text({"train_accuracy": 1.0, "train_loss": 0.5}) == "train_loss: 0.500000, train_accuracy: 1.000000"
 
 
+@pytest.mark.checklist("52: at most 20 metrics, short names and regexes, each with a direction")
 def test_limits_of_the_platform() -> None:
     assert len(METRICS) <= 20
     assert [metric.name for metric in METRICS] == NAMES

@@ -86,7 +86,7 @@ def test_a_full_disk_is_said(monkeypatch: pytest.MonkeyPatch, count: int) -> Non
 
     monkeypatch.setattr(tempfile, "TemporaryFile", open_full_disk)
     with pytest.raises(
-        UserError, match=r"The scratch folder .* cannot take the data \(.* GB so far\): No space left .* TMPDIR"
+        UserError, match=r"The scratch folder .* is too small for the data \(.* GB so far\): No space left .* TMPDIR"
     ):
         collect([np.ones(count, np.float32)], 0)
     with contextlib.suppress(OSError):
@@ -95,7 +95,7 @@ def test_a_full_disk_is_said(monkeypatch: pytest.MonkeyPatch, count: int) -> Non
 
 def test_a_scratch_folder_that_is_not_there_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "scratch_folder", lambda: tmp_path / "nothing")
-    with pytest.raises(UserError, match=r"The scratch folder .*nothing cannot take the data .*: No such file"):
+    with pytest.raises(UserError, match=r"The scratch folder .*nothing is too small for the data .*: No such file"):
         collect([np.ones(9, np.float32)], 0)
 
 
