@@ -1,9 +1,9 @@
-"""Several machines that train one model: here two processes with a tree and an address each (T32, T41, T53, M5).
+"""Several machines that train one model: two processes, each with its own tree and address (T32, T41, T53, M5)."""
 
-The ports between machines are fixed, so these tests do not run at the same time as others of their kind.
-"""
-
+import fcntl
+import json
 import re
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -77,10 +77,13 @@ class Machines:
 @pytest.fixture
 def machines(tmp_path: Path) -> Iterator[Machines]:
     made = Machines(tmp_path)
-    yield made
-    for background in made.running:
-        background.kill()
-        background.finish()
+    # The ports between machines are fixed, so only one of these tests can run at a time.
+    with (Path(tempfile.gettempdir()) / "lstm-fcn-test-machines.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield made
+        for background in made.running:
+            background.kill()
+            background.finish()
 
 
 def test_the_same_data_on_both(machines: Machines) -> None:
@@ -110,6 +113,9 @@ def test_a_share_of_the_files_for_each(machines: Machines) -> None:
     assert metadata.problem.classes == ("below", "down", "up")  # of which neither machine has all
     for result in results:
         assert "task: multiclass; classes: 'below': 2, 'down': 4, 'up': 7" in result.stdout
+    report = json.loads((machines.jobs[0].root / "output/data/metrics.json").read_text())
+    assert report["evaluated_on"] == {"data": "training", "rows": 13, "of": 13}
+    assert sum(map(sum, report["confusion"])) == 13
 
 
 def test_a_machine_without_any_file(machines: Machines) -> None:
@@ -137,7 +143,7 @@ def test_bad_data_on_one_ends_the_other_with_its_text(machines: Machines, broken
         assert job.files() == []
 
 
-def test_a_machine_that_is_lost_ends_the_other_and_both_go_on_later(machines: Machines) -> None:
+def test_a_machine_that_is_lost_ends_the_other_and_both_resume_later(machines: Machines) -> None:
     """First the second machine is lost, then the first; in the end both are stopped, and there is a model."""
     machines.prepare(epochs="20000", batch_size="4", checkpoint_epochs="1").give_all("".join(ROWS))
     resumed = 1
