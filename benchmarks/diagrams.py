@@ -103,7 +103,7 @@ def _draw_names(
         y = top + height / 2
         color, weight = (BLUE, "bold") if name in highlighted else (DARK, "normal")
         axes.plot([places[name], places[name], edge], [0, y, y], color=color, linewidth=1.2, clip_on=False)
-        style = {"ha": align, "va": "center", "color": color, "weight": weight, "fontsize": FONT_SIZE}
+        style: dict[str, Any] = {"ha": align, "va": "center", "color": color, "weight": weight, "fontsize": FONT_SIZE}
         axes.text(edge + 0.06 * outwards, y, f"{rank:.2f}", **style)
         axes.text(edge + rank_width * outwards, y, text, **style)
         top += height

@@ -1,4 +1,4 @@
-"""The file formats of the UCR and UEA time series archives: the bytes of a file to labels and series.
+"""Parsers for the file formats of the UCR and UEA time series archives.
 
 | format | rows |
 |---|---|
@@ -23,11 +23,11 @@ from lstm_fcn.container.csv_blocks import BYTE_ORDER_MARK
 from lstm_fcn.container.errors import UserError
 
 Format = Literal["ts", "tsv", "txt", "csv", "arff"]
-# By the extension of a file; the first is the best where a problem comes in several.
+# By file extension, in order of preference.
 FORMATS: dict[str, Format] = {".ts": "ts", ".tsv": "tsv", ".txt": "txt", "": "csv", ".arff": "arff"}
 SEPARATORS = {"tsv": "\t", "txt": None, "csv": ","}  # None: any white space
 
-_MISSING = ("", "?")  # besides NaN, which is a number to Python
+_MISSING = ("", "?")  # and NaN, which float() accepts
 _INTEGER = re.compile(r"[-+]?[0-9]+")
 _DECIMAL = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?([eE][-+]?[0-9]+)?")
 _ATTRIBUTE = re.compile(r"""@attribute\s+(?:'[^']*'|"[^"]*"|[^\s{]+)\s*(.+)""", re.IGNORECASE)
@@ -39,9 +39,9 @@ _SHOWN = 20  # characters of a cell that a message quotes
 class Split:
     """The series of one file.
 
-    labels: of the `N` series, as text.
+    labels: label of each of the `N` series.
     series: float64 `[N, M, W]`, M variables. NaN: missing, or beyond the end of a shorter series.
-    lengths: values that each variable of a series has, int64 `[N]`.
+    lengths: number of time steps of each series, int64 `[N]`.
     """
 
     labels: list[str]
@@ -50,12 +50,12 @@ class Split:
 
     @property
     def has_missing(self) -> bool:
-        """There are missing values before the end of a series."""
+        """Whether values are missing before the end of a series."""
         inside = np.arange(self.series.shape[2]) < self.lengths[:, None]
         return bool((np.isnan(self.series) & inside[:, None, :]).any())
 
     def resized(self, width: int) -> "Split":
-        """The same with `width` values in a row, which must hold the longest series."""
+        """The same series, padded or cut to `width`, which is at least the longest length."""
         if width == self.series.shape[2]:
             return self
         series = np.full((*self.series.shape[:2], width), math.nan)
@@ -65,13 +65,13 @@ class Split:
 
 
 def parse(content: bytes, form: Format, source: str) -> Split:
-    """The series in the bytes of a file, which `source` names in messages.
+    """Parse the content of a file; messages call it `source`.
 
-    In all formats but `ts`, rows have the same width, and missing values at the end of a row, in all of its
-    variables, are the end of a shorter series.
+    In all formats but `ts`, rows have the same width; if all variables of a row end with missing values, the series
+    ends before them.
 
     Raises:
-        UserError: names row (as an editor counts lines) and column (cells before it, and one) of what is wrong.
+        UserError: names the row (line number) and column of an invalid cell.
     """
     if not content or content.isspace():
         raise UserError(f"{source} is empty.")
@@ -94,7 +94,7 @@ def parse(content: bytes, form: Format, source: str) -> Split:
 
 @dataclass(frozen=True)
 class _Header:
-    """What a file says about its series; None where it says nothing."""
+    """What a file declares about its series; None: nothing."""
 
     classes: tuple[str, ...] | None = None
     num_variables: int | None = None
@@ -103,7 +103,7 @@ class _Header:
 
 
 class _Row(NamedTuple):
-    """The text of a row: its label, the cells of each variable, and the column of the first of them."""
+    """The cells of a row: label, cells of each variable, and column of the first of these cells."""
 
     label: str
     variables: list[list[str]]
@@ -111,7 +111,7 @@ class _Row(NamedTuple):
 
 
 class _Lines:
-    """The lines of a text, one after the other; knows the number of the last."""
+    """Iterates over the lines of a file; `number` is that of the last line returned."""
 
     def __init__(self, content: bytes, source: str) -> None:
         self._lines = io.BytesIO(content.removeprefix(BYTE_ORDER_MARK))
@@ -119,25 +119,25 @@ class _Lines:
         self.number = 0
 
     def __iter__(self) -> Iterator[str]:
-        """Those that are not blank. Comments come in any encoding."""
+        """Skip blank lines. Invalid UTF-8 is replaced, because comments come in any encoding."""
         for line in self._lines:
             self.number += 1
             if not line.isspace():
                 yield line.decode(errors="replace").rstrip("\r\n")
 
     def fail(self, problem: str, column: int | None = None) -> NoReturn:
-        """Raise the `UserError` that says what is wrong with the last line."""
+        """Raise `UserError` about the last line."""
         place = f", row {self.number}" if self.number else ""
         place += "" if column is None else f", column {column}"
         raise UserError(f"{self._source}{place} {problem}.")
 
     def fail_whole(self, problem: str) -> NoReturn:
-        """Raise the `UserError` that says what is wrong with the file."""
+        """Raise `UserError` about the whole file."""
         raise UserError(f"{self._source} {problem}.")
 
 
 def _collect(lines: _Lines, header: _Header, rows: Iterator[_Row]) -> Split:
-    """All rows, each checked against the header and the first row."""
+    """Parse all rows, and check each against the header and the first row."""
     labels: list[str] = []
     cases: list[NDArray[np.float64]] = []
     for row in rows:
@@ -158,7 +158,9 @@ def _parse_values(lines: _Lines, row: _Row) -> NDArray[np.float64]:
     """The values of a row, float64 `[M, T]`, NaN where they are missing."""
     if len({len(cells) for cells in row.variables}) > 1:
         counts = ", ".join(str(len(cells)) for cells in row.variables)
-        lines.fail(f"has variables of different lengths ({counts}); all variables of a series must have one length")
+        lines.fail(
+            f"has variables of different lengths ({counts}); all variables of a series must have the same length"
+        )
     column = row.first_column
     values = []
     for cells in row.variables:
@@ -167,29 +169,29 @@ def _parse_values(lines: _Lines, row: _Row) -> NDArray[np.float64]:
     case: NDArray[np.float64] = np.array(values)
     infinite = np.flatnonzero(np.isinf(case))
     if len(infinite):
-        lines.fail("holds an infinite value, or one too large for a number", row.first_column + int(infinite[0]))
+        lines.fail("contains an infinite value, or one too large for float64", row.first_column + int(infinite[0]))
     if np.isnan(case).all():
-        lines.fail("has no values, only missing ones")
+        lines.fail("has only missing values")
     return case
 
 
 def _parse_cells(lines: _Lines, cells: list[str], first_column: int) -> list[float]:
-    if "_" not in "".join(cells):  # Python takes 1_000 for a number
+    if "_" not in "".join(cells):  # float() accepts 1_000
         try:
             return list(map(float, cells))
         except ValueError:
-            pass  # a missing value, or something that is wrong
+            pass  # a missing or an invalid value
     values = []
     for column, cell in enumerate(cells, first_column):
         try:
             values.append(math.nan if cell.strip() in _MISSING else float(cell.replace("_", "?")))
         except ValueError:
-            lines.fail(f"holds {_shown(cell)}, which is not a number", column)
+            lines.fail(f"contains {_shown(cell)}, which is not a number", column)
     return values
 
 
 def _check_shape(lines: _Lines, header: _Header, found: tuple[int, ...], first: tuple[int, ...] | None) -> None:
-    """Of a row `[M, T]`, whose number of variables is always the same, and its length where the header says so."""
+    """Check the shape `[M, T]` of a row against the header, or else the first row."""
     (variables, length), (first_variables, first_length) = found, first or found
     expected = header.num_variables or first_variables
     if variables != expected:
@@ -211,7 +213,7 @@ def _parse_label(lines: _Lines, text: str, classes: tuple[str, ...] | None) -> s
     if label.lower() in (*_MISSING, "nan"):
         lines.fail("has no label")
     if _NOT_UTF8 in label:
-        lines.fail("has a label that is not UTF-8 text")
+        lines.fail("has a label that is not valid UTF-8")
     if classes is not None and label not in classes:
         known = ", ".join(classes[:_SHOWN]) + (", …" if len(classes) > _SHOWN else "")
         lines.fail(f"has the label {_shown(label)}, which the header does not declare ({known})")
@@ -219,7 +221,7 @@ def _parse_label(lines: _Lines, text: str, classes: tuple[str, ...] | None) -> s
 
 
 def _normalise(label: str) -> str:
-    """A label as it is written; but `1.0000000e+00` is the integer 1."""
+    """The label as written, except that `1.0000000e+00` becomes `1`."""
     label = label.strip()
     if _DECIMAL.fullmatch(label) and not _INTEGER.fullmatch(label):
         number = float(label)
@@ -233,7 +235,7 @@ def _shown(text: str) -> str:
 
 
 def _lengths_without_padding(series: NDArray[np.float64]) -> NDArray[np.int64]:
-    """How many steps of each series of `[N, M, W]` there are up to the last that has a value, int64 `[N]`."""
+    """Time steps of each series of `[N, M, W]` up to the last one with a value, int64 `[N]`."""
     at_end: NDArray[np.int64] = np.isnan(series[:, :, ::-1]).all(axis=1).argmin(axis=1)
     lengths: NDArray[np.int64] = series.shape[2] - at_end
     return lengths
@@ -246,7 +248,7 @@ def _delimited_rows(lines: _Lines, separator: str | None) -> Iterator[_Row]:
     for line in lines:
         label, *cells = line.split(separator)
         if not cells:
-            lines.fail(f"has a label only ({_shown(label)}), or other separators than the format")
+            lines.fail(f"has only a label ({_shown(label)}), or the separators of another format")
         yield _Row(label, [cells], first_column=2)
 
 
@@ -254,7 +256,7 @@ def _delimited_rows(lines: _Lines, separator: str | None) -> Iterator[_Row]:
 
 
 def _read_ts_header(lines: _Lines) -> _Header:
-    """What stands before `@data`; lines that do not start with @ are comments there."""
+    """Parse the lines before `@data`; lines that do not start with @ are comments."""
     found: dict[str, list[str]] = {}
     for line in lines:
         key, *values = line.split()
@@ -283,12 +285,12 @@ def _is_true(found: dict[str, list[str]], key: str) -> bool:
 
 
 def _number_of(lines: _Lines, found: dict[str, list[str]], key: str) -> int | None:
-    """None if it is not there, or 0, which some files have for different lengths."""
+    """None if the key is missing or 0, which some files use for different lengths."""
     values = found.get(key)
     if values is None:
         return None
     if len(values) != 1 or not values[0].isdecimal():
-        lines.fail_whole(f"has {key} {' '.join(values)} in its header; a whole number must be there")
+        lines.fail_whole(f"has {key} {' '.join(values)} in its header; it must be a whole number")
     return int(values[0]) or None
 
 
@@ -304,7 +306,7 @@ def _ts_rows(lines: _Lines) -> Iterator[_Row]:
 
 
 def _read_arff_header(lines: _Lines) -> tuple[_Header, bool]:
-    """What stands before `@data`, and whether the series is in one relational attribute."""
+    """Parse the lines before `@data`; also return whether the series is one relational attribute."""
     width, classes, relational = 0, None, False
     for line in lines:
         text = line.strip()
@@ -323,11 +325,11 @@ def _read_arff_header(lines: _Lines) -> tuple[_Header, bool]:
         elif kind.startswith("{"):
             classes = tuple(_normalise(_unquoted(name)) for name in attribute[1].strip("{} \t").split(","))
         else:
-            lines.fail(f"declares an attribute of the type {_shown(attribute[1])}, which no series has")
+            lines.fail(f"declares an attribute of the type {_shown(attribute[1])}, which is not supported")
     else:
         lines.fail_whole("has no line @data")
     if classes is None or not width:
-        lines.fail_whole("declares no numeric attributes and a class {…} after them")
+        lines.fail_whole("declares no numeric attributes followed by a class {…}")
     return _Header(classes, None if relational else 1, equal_length=True, length=width), relational
 
 
@@ -340,7 +342,7 @@ def _arff_rows(lines: _Lines, relational: bool) -> Iterator[_Row]:
             quote = text[0]
             values, end, label = text[1:].partition(quote)
             if quote not in "'\"" or not end:
-                lines.fail("does not start with one quoted text, in which the series must be")
+                lines.fail("does not start with a quoted series")
             yield _Row(_unquoted(label.strip(" ,\t")), [cells.split(",") for cells in values.split("\\n")])
         else:
             values, _, label = text.rpartition(",")

@@ -1,16 +1,10 @@
 """How fast CSV files are read, and how much memory a large one takes: part of `make bench-train`; `make bench-large`.
 
-Reading means all that happens until training can start: parsing, checking, scaling, float32 in memory or in a mapped
-scratch file. The peer is `pandas.read_csv` with its C engine, which stops at a table of float64. Both read the same
-file in processes of their own, in turn.
-
-    python -m lstm_fcn.benchmarks.ingestion [--gigabytes 6] [--length 150] [--train]
-
-`--train` goes on to train one epoch of a small network on the large file, and reports the whole job's peak memory.
+Reading means everything that happens before training can start: parsing, checking, scaling, and storing as float32 in
+memory or in a mapped scratch file. It is compared with `pandas.read_csv` and its C engine, which stops at a table of
+float64. Both read the same file in processes of their own, in turn.
 """
 
-import argparse
-import json
 import os
 import re
 import statistics
@@ -19,33 +13,41 @@ import sys
 import tempfile
 from pathlib import Path
 
+import click
 import numpy as np
 
-CASES = (24, 150, 1000)  # lengths of the small files
+from lstm_fcn.benchmarks.programs import environment, prepare_job
+
+LENGTHS = (24, 150, 1000)  # of the series in the small files
 SMALL_MEGABYTES = 150
 ROUNDS = 3
 BLOCK_MEGABYTES = 30  # of different rows, repeated to make a large file
 
-PANDAS = "import pandas, sys; print(pandas.read_csv(sys.argv[1], header=None, engine='c').shape[0])"
-OURS = """
-import sys
+# Importing is not reading: the clock starts after the imports.
+PROGRAMS = {
+    "pandas": """
+import pandas, sys, time
+started = time.perf_counter()
+pandas.read_csv(sys.argv[1], header=None, engine="c")
+print(time.perf_counter() - started)
+""",
+    "ours": """
+import sys, time
 from pathlib import Path
 from lstm_fcn.container.channels import Source
 from lstm_fcn.container.hyperparameters import parse_hyperparameters
 from lstm_fcn.training.data.loading import load
 from lstm_fcn.training.distributed import Group
 path = Path(sys.argv[1])
-source = Source("training", path.parent, (path,))
-START
-print(load({"training": source}, parse_hyperparameters({}), Group()).problem.count)
-"""
-# Imports are not reading: the clock starts after them.
-CLOCK = "import time; started = time.perf_counter()"
-STOP = "print(time.perf_counter() - started)"
+started = time.perf_counter()
+load({"training": Source("training", path.parent, (path,))}, parse_hyperparameters({}), Group())
+print(time.perf_counter() - started)
+""",
+}
 
 
 def write_csv(path: Path, megabytes: float, length: int) -> None:
-    """Headerless CSV, label first, six decimals; not all rows of a large file are different."""
+    """Write headerless CSV, label first, with six decimals; the rows of a large file repeat."""
     rng = np.random.default_rng(length)
     rows = max(1, int(min(megabytes, BLOCK_MEGABYTES) * 1e6 / (9 * length)))
     values, labels = rng.normal(size=(rows, length)), rng.integers(1, 6, size=rows)
@@ -58,29 +60,28 @@ def write_csv(path: Path, megabytes: float, length: int) -> None:
             file.write(text)
 
 
-def measure(code: str, path: Path) -> tuple[float, float]:
-    """Seconds and peak resident MB of a program that reads `path`."""
-    process = subprocess.Popen([sys.executable, "-c", code, path], stdout=subprocess.PIPE, text=True)
-    output = process.communicate()[0] if process.stdout is None else process.stdout.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise SystemExit(f"a reader failed with status {status}")
-    return float(output.split()[-1]), usage.ru_maxrss / 1000
-
-
-def programs() -> dict[str, str]:
-    pandas = PANDAS.replace("; print", f"; {CLOCK}; print") + f"; {STOP}"
-    return {"pandas": pandas, "ours": OURS.replace("START", CLOCK) + STOP}
+def run(arguments: list[str], variables: dict[str, str] | None = None) -> tuple[list[str], float]:
+    """Run Python; return the lines that it printed and its peak resident memory in MB."""
+    with subprocess.Popen([sys.executable, *arguments], env=variables, stdout=subprocess.PIPE, text=True) as process:
+        lines = list(process.stdout or [])
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"a program failed with exit code {process.returncode}")
+    return lines, usage.ru_maxrss / 1000
 
 
 def compare(path: Path, rounds: int) -> None:
-    megabytes = path.stat().st_size / 1e6
-    found: dict[str, list[tuple[float, float]]] = {name: [] for name in programs()}
+    """Print a row of the table."""
+    seconds: dict[str, list[float]] = {name: [] for name in PROGRAMS}
+    peak = dict.fromkeys(PROGRAMS, 0.0)
     for _ in range(rounds):
-        for name, code in programs().items():
-            found[name].append(measure(code, path))
-    rate = {name: megabytes / statistics.median(seconds for seconds, _ in runs) for name, runs in found.items()}
-    peak = {name: max(memory for _, memory in runs) for name, runs in found.items()}
+        for name, code in PROGRAMS.items():
+            lines, memory = run(["-c", code, str(path)])
+            seconds[name].append(float(lines[-1]))
+            peak[name] = max(peak[name], memory)
+    megabytes = path.stat().st_size / 1e6
+    rate = {name: megabytes / statistics.median(times) for name, times in seconds.items()}
     print(
         f"| {path.stem} | {megabytes / 1000:.2f} GB | {rate['pandas']:.0f} MB/s | {rate['ours']:.0f} MB/s "
         f"| {rate['ours'] / rate['pandas']:.2f} | {peak['pandas']:.0f} MB | {peak['ours']:.0f} MB |",
@@ -89,45 +90,36 @@ def compare(path: Path, rounds: int) -> None:
 
 
 def train(path: Path) -> None:
-    """One epoch of a small network on a large file, as a job of its own."""
+    """Train a small network on a large file for one epoch, and print the log and the peak memory."""
+    settings = {"epochs": "1", "batch-size": "512", **{f"filters-{k}": "8" for k in (1, 2, 3)}}
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        (root / "input" / "data" / "training").mkdir(parents=True)
-        (root / "input" / "config").mkdir()
-        (root / "input" / "data" / "training" / path.name).symlink_to(path)
-        settings = {"epochs": "1", "batch-size": "512", **{f"filters-{k}": "8" for k in (1, 2, 3)}}
-        (root / "input" / "config" / "hyperparameters.json").write_text(json.dumps(settings))
-        environment = os.environ | {"SAGEMAKER_BASE_DIR": folder}
-        process = subprocess.Popen(
-            [sys.executable, "-m", "lstm_fcn.training"], env=environment, stdout=subprocess.PIPE, text=True
-        )
-        lines = list(process.stdout or [])
-        _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise SystemExit("training failed")
+        prepare_job(root, "", settings)
+        (root / "input/data/training/train.csv").unlink()
+        (root / "input/data/training/train.csv").symlink_to(path)
+        lines, memory = run(["-m", "lstm_fcn.training"], environment(root))
     print("\nA job of one epoch on the large file:\n")
     print("".join(line for line in lines if re.match("training: |epoch: 1/1, t|saved", line)), end="")
-    print(f"peak resident memory: {usage.ru_maxrss / 1e6:.2f} GB", flush=True)
+    print(f"peak resident memory: {memory / 1000:.2f} GB", flush=True)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--gigabytes", type=float, default=0.0, help="size of a large file to read as well")
-    parser.add_argument("--length", type=int, default=150, help="its series' length")
-    parser.add_argument("--train", action="store_true")
-    arguments = parser.parse_args()
+@click.command(help=__doc__)
+@click.option("--gigabytes", type=float, default=0.0, help="size of a large file to read, too")
+@click.option("--length", type=int, default=150, help="length of the series in the large file")
+@click.option("--train", "trains", is_flag=True, help="train on the large file, too, and report the job's peak memory")
+def main(gigabytes: float, length: int, trains: bool) -> None:
     print("| file | size | pandas | ours | ours / pandas | pandas, peak memory | ours, peak memory |")
     print("|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
-        for length in CASES:
-            path = Path(folder) / f"length {length}.csv"
-            write_csv(path, SMALL_MEGABYTES, length)
+        for small in LENGTHS:
+            path = Path(folder) / f"length {small}.csv"
+            write_csv(path, SMALL_MEGABYTES, small)
             compare(path, ROUNDS)
-        if arguments.gigabytes:
-            path = Path(folder) / f"large, length {arguments.length}.csv"
-            write_csv(path, arguments.gigabytes * 1000, arguments.length)
+        if gigabytes:
+            path = Path(folder) / f"large, length {length}.csv"
+            write_csv(path, gigabytes * 1000, length)
             compare(path, rounds=1)
-            if arguments.train:
+            if trains:
                 train(path)
 
 

@@ -1,7 +1,7 @@
-"""An endpoint as tutorials for one's own container write it: the peer of `benchmarks.serving`.
+"""An endpoint as in tutorials on custom containers, for comparison in `benchmarks.serving`.
 
-Flask, pandas and torch below gunicorn's sync workers. The network is the artifact's, as `training.model` has it, which
-is faster than the layers of a tutorial: what is compared is the way of serving it.
+Flask, pandas and torch with gunicorn's sync workers. The network is this project's, which is faster than the layers of
+a tutorial, so that only the ways of serving it are compared.
 
     SAGEMAKER_BASE_DIR=... python -m gunicorn --workers 2 "lstm_fcn.benchmarks.plain_server:application()"
 """
@@ -18,7 +18,7 @@ from lstm_fcn.training.explain import load_classifier
 
 
 def application() -> Flask:
-    """The application of the model below SAGEMAKER_BASE_DIR."""
+    """The WSGI application for the model in SAGEMAKER_BASE_DIR."""
     metadata, classifier = load_classifier(OptML.from_environment().model)
     network = nn.Sequential(classifier.scaler, classifier.network).eval()
     app = Flask(__name__)

@@ -1,13 +1,10 @@
 """Predictions on problems of the UCR archive: bfloat16 against float32, and pictures of explanations.
 
-`make bench-predictions`, with TIME_SERIES_DATA naming a folder that holds `ucr/NAME/NAME_TRAIN.tsv` and `_TEST.tsv`.
-Each problem is trained once (200 epochs, one-cycle, seed 0). The pictures show, for a test series of each class, the
-class activation map of the predicted class as the colour of the series.
-
-    python -m lstm_fcn.benchmarks.predictions [--pictures FOLDER]
+The archive is in the folder `ucr` of the folder that the environment variable TIME_SERIES_DATA names. Each problem is
+trained once, with the default settings. The pictures show the class activation map of the predicted class for one test
+series of each class.
 """
 
-import argparse
 import io
 import os
 import statistics
@@ -15,10 +12,11 @@ import tempfile
 import time
 from pathlib import Path
 
+import click
 import numpy as np
 from numpy.typing import NDArray
 
-from lstm_fcn.benchmarks import programs
+from lstm_fcn.benchmarks.programs import train
 from lstm_fcn.container import artifact
 from lstm_fcn.container.cores import available_cores
 from lstm_fcn.container.csv_header import HEADERLESS
@@ -32,18 +30,12 @@ PROBLEMS = (
     *("DiatomSizeReduction", "ECGFiveDays", "SonyAIBORobotSurface1"),
 )
 PICTURED = ("GunPoint", "CBF", "Trace")
-SETTINGS = {"epochs": "200", "lr": "0.005", "lr-schedule": "one-cycle", "seed": "0"}
-LEAST_SERIES, ROUNDS = 2000, 5  # of a measurement
+MIN_SERIES, ROUNDS = 2000, 5  # of a measurement of the speed
 Series = NDArray[np.float64]
 
 
 def read(data: Path, problem: str, part: str) -> str:
     return (data / "ucr" / problem / f"{problem}_{part}.tsv").read_text().replace("\t", ",")
-
-
-def train(data: Path, problem: str, root: Path) -> Path:
-    """The model of a problem."""
-    return programs.train(root, read(data, problem, "TRAIN"), SETTINGS)
 
 
 def parse(text: str) -> tuple[list[str], Series]:
@@ -53,23 +45,20 @@ def parse(text: str) -> tuple[list[str], Series]:
 
 
 def rate(predictor: Predictor, series: Series) -> float:
-    """Series a second."""
+    """Series per second."""
     started = time.perf_counter()
     predictor.predict(series)
     return len(series) / (time.perf_counter() - started)
 
 
 def compare(problem: str, model: Path, labels: list[str], series: Series) -> Predictions:
-    """Print a row of the table; returns the predictions in float32."""
+    """Print a row of the table; return the predictions in float32."""
     both = [Predictor(model, available_cores(), precision) for precision in ("float32", "bfloat16")]
-    many = np.tile(series, (-(-LEAST_SERIES // len(series)), 1, 1))
-    rates: list[list[float]] = [[], []]
+    many = np.tile(series, (-(-MIN_SERIES // len(series)), 1, 1))
     for predictor in both:
         predictor.predict(many)
-    for _ in range(ROUNDS):
-        for found, predictor in zip(rates, both, strict=True):
-            found.append(rate(predictor, many))
-    ratio = statistics.median(rates[1]) / statistics.median(rates[0])
+    rates = [[rate(predictor, many) for predictor in both] for _ in range(ROUNDS)]
+    full_rate, half_rate = map(statistics.median, zip(*rates, strict=True))
     full, half = (predictor.predict(series) for predictor in both)
     truth = np.array([both[0].metadata.problem.classes.index(label) for label in labels])
     right = [float((found.most_probable == truth).mean()) for found in (full, half)]
@@ -77,7 +66,7 @@ def compare(problem: str, model: Path, labels: list[str], series: Series) -> Pre
     apart = float(np.abs(full.probabilities - half.probabilities).max())
     print(
         f"| {problem} | {len(series)} | {series.shape[-1]} | {right[0]:.4f} | {right[1]:.4f} | {agree:.4f} "
-        f"| {apart:.3f} | {ratio:.2f} |",
+        f"| {apart:.3f} | {half_rate / full_rate:.2f} |",
         flush=True,
     )
     return full
@@ -95,25 +84,24 @@ def first_of_each_class(model: Path, labels: list[str], series: Series, found: P
     return examples
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pictures", type=Path, help="draw the explanations into this folder")
-    arguments = parser.parse_args()
-    data = Path(os.environ.get("TIME_SERIES_DATA", ""))
-    if not os.environ.get("TIME_SERIES_DATA") or not (data / "ucr").is_dir():
-        raise SystemExit("TIME_SERIES_DATA names no folder with the UCR archive's problems in ucr/.")
+@click.command(help=__doc__)
+@click.option("--pictures", type=click.Path(file_okay=False, path_type=Path), help="folder for pictures")
+def main(pictures: Path | None) -> None:
+    data = Path(os.environ.get("TIME_SERIES_DATA") or "/none")
+    if not (data / "ucr").is_dir():
+        raise SystemExit("Set TIME_SERIES_DATA to a folder with the problems of the UCR archive in ucr/.")
     print(
         "| problem | series | length | accuracy, float32 | bfloat16 | labels that agree | largest difference | speed |"
     )
     print("|---|---|---|---|---|---|---|---|")
     for problem in PROBLEMS:
         with tempfile.TemporaryDirectory() as folder:
-            model = train(data, problem, Path(folder))
+            model = train(Path(folder), read(data, problem, "TRAIN"), {})
             labels, series = parse(read(data, problem, "TEST"))
             found = compare(problem, model, labels, series)
-            if arguments.pictures and problem in PICTURED:
+            if pictures and problem in PICTURED:
                 figure = class_activation_maps(first_of_each_class(model, labels, series, found), problem)
-                save(figure, arguments.pictures, f"explanation-{problem}")
+                save(figure, pictures, f"explanation-{problem}")
 
 
 if __name__ == "__main__":

@@ -1,61 +1,50 @@
 """How training scales from one process to two: part of `make bench-train`.
 
-Each process plays a machine of its own with half of this machine's cores; the two talk over the loopback interface. The
-same job runs on one of them, on both, and as one process on all cores. Times are those from the second epoch's line to
-the last one's.
+Each process stands for a machine with half of this machine's cores; the two communicate over the loopback interface.
+The same job runs on one of them, on both, and as one process on all cores. The first epoch is not timed.
 """
 
 import json
 import os
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
+from lstm_fcn.benchmarks.programs import labelled_csv, prepare_job, start
 from lstm_fcn.container.cores import available_cores
 
-LENGTH, ROWS, CLASSES, EPOCHS = 150, 1024, 4, 6
+LENGTH, ROWS, CLASSES, EPOCHS = 150, 1024, ("1", "2", "3", "4"), 6
 HOSTS = ("127.0.0.1", "127.0.0.2")
 
 
-def prepare(root: Path, hosts: Sequence[str], host: str) -> Path:
-    """A job's tree for one of its machines."""
-    rng = np.random.default_rng(0)
-    data, config = root / "input" / "data" / "training", root / "input" / "config"
-    data.mkdir(parents=True)
-    config.mkdir()
-    labels = rng.integers(CLASSES, size=(ROWS, 1))
-    series = rng.normal(size=(ROWS, LENGTH)) + labels
-    np.savetxt(data / "train.csv", np.hstack([labels, series]), delimiter=",", fmt="%.5g")
-    (config / "hyperparameters.json").write_text(json.dumps({"epochs": str(EPOCHS), "checkpoint-minutes": "0"}))
-    (config / "resourceconfig.json").write_text(json.dumps({"current_host": host, "hosts": list(hosts)}))
-    return root
+def start_host(root: Path, hosts: Sequence[str], host: str, cores: Sequence[int]) -> "subprocess.Popen[str]":
+    """Start the part of a job that runs on one of its machines."""
+    settings = {"epochs": str(EPOCHS), "batch-size": "128", "checkpoint-minutes": "0"}
+    prepare_job(root, labelled_csv(ROWS, LENGTH, CLASSES), settings)
+    (root / "input/config/resourceconfig.json").write_text(json.dumps({"current_host": host, "hosts": list(hosts)}))
+    everything = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)  # inherited by the process
+    try:
+        return start("train", root, {"PYTHONUNBUFFERED": "1"})
+    finally:
+        os.sched_setaffinity(0, everything)
 
 
 def seconds_per_epoch(hosts: Sequence[str], cores: int) -> float:
-    """Of a job whose machines have `cores` cores each."""
+    """Seconds per epoch of a job whose machines have `cores` cores each."""
     everything = sorted(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory() as folder:
-        processes = []
-        for number, host in enumerate(hosts):
-            mine = everything[number * cores : (number + 1) * cores]
-            root = prepare(Path(folder) / str(number), hosts, host)
-            os.sched_setaffinity(0, mine)  # which the process inherits
-            command = [sys.executable, "-u", "-m", "lstm_fcn.training"]
-            settings = os.environ | {"SAGEMAKER_BASE_DIR": str(root)}
-            processes.append(
-                subprocess.Popen(command, env=settings, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-            )
-        os.sched_setaffinity(0, everything)
+        processes = [
+            start_host(Path(folder) / str(k), hosts, host, everything[k * cores : (k + 1) * cores])
+            for k, host in enumerate(hosts)
+        ]
         times = [time.perf_counter() for line in processes[0].stdout or [] if "train_loss: " in line]
         for process in processes:
-            process.communicate()
+            _, errors = process.communicate()
             if process.returncode:
-                raise SystemExit(f"a process failed with exit code {process.returncode}")
+                raise SystemExit(f"a process failed with exit code {process.returncode}: {errors}")
     return (times[EPOCHS - 1] - times[1]) / (EPOCHS - 2)
 
 

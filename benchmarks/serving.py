@@ -1,17 +1,14 @@
-"""A load test of `serve` against the plain way, in the same run: `make bench-serve`. wrk makes the load.
+"""A load test of `serve` against the usual way to serve such a network: `make bench-serve`. wrk generates the load.
 
-The plain way is `benchmarks.plain_server`: Flask, pandas.read_csv and torch below one sync worker of gunicorn for each
-core. Both serve the same artifact, and must give the same labels before anything is timed. They take turns, case by
-case, and only the one that is measured runs. Each case starts its servers anew: one under load goes on to compute what
-the load generator no longer waits for.
+The usual way ("plain") is `benchmarks.plain_server`: Flask, pandas.read_csv and torch with one sync worker of gunicorn
+per core. Both serve the same model and must return the same labels before anything is timed. They take turns case by
+case, and only the one that is measured runs. Each case starts a new server, because a server under load is still busy
+with requests that the load generator has given up.
 
-    python -m lstm_fcn.benchmarks.serving [--seconds 6] [--precision bfloat16]
-
-Latencies are wrk's, which counts what its connections could not send while they waited (coordinated omission); of fewer
-than 100 requests, the slowest stands for p99. The exit code is not 0 if a request failed.
+Latencies are wrk's, corrected for coordinated omission; with fewer than 100 requests, p99 is the slowest. The exit code
+is not 0 if a request failed.
 """
 
-import argparse
 import http.client
 import json
 import math
@@ -26,7 +23,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import get_args
 
+import click
 import numpy as np
 
 from lstm_fcn.benchmarks.programs import (
@@ -41,14 +40,15 @@ from lstm_fcn.benchmarks.programs import (
     without_labels,
 )
 from lstm_fcn.container.cores import available_cores
+from lstm_fcn.container.media_types import Precision
 
 LENGTH, CLASSES = 150, ("1", "2", "3", "4", "5")
-ROWS = (1, 10, 100, 1000)  # of a request
+ROWS = (1, 10, 100, 1000)  # per request
 CONNECTIONS = (1, 8, 64)
-ROUNDS = 3  # answers to each connection, at least: what is under way at the end counts for nothing
+ROUNDS = 3  # responses to each connection, at least; requests in flight at the end are not counted
 WARM_UP_SECONDS = 1.0
-PATIENCE = "300s"  # longer than any answer takes; wrk would count a late one as an error
-SAME_SHARE = 0.99  # of the labels, where ours computes in bfloat16: a series between two classes may fall to either
+TIMEOUT = "300s"  # longer than any response takes; wrk counts late ones as errors
+MIN_SAME = 0.99  # share of equal labels with bfloat16: series between two classes may get either
 ROOT = Path(__file__).parents[1]
 
 
@@ -60,7 +60,7 @@ class Load:
     per_second: float
     p50: float
     p99: float
-    errors: int  # answers that are not 2xx, connections that broke
+    errors: int  # responses other than 2xx, broken connections
 
 
 @dataclass(frozen=True)
@@ -78,12 +78,12 @@ class Server:
 
 @contextmanager
 def running(command: list[str], root: Path, settings: Mapping[str, str]) -> Iterator[Server]:
-    """A server of the model in `root`/model, on a free port; what still runs of it in the end is killed."""
+    """Run a server of the model in `root`/model on a free port, and kill it at the end of the block."""
     port = str(free_port())
-    ports = {"SAGEMAKER_BIND_TO_PORT": port, "PORT": port}  # gunicorn by itself goes by PORT
+    ports = {"SAGEMAKER_BIND_TO_PORT": port, "PORT": port}  # gunicorn itself reads PORT
     log = root / "server.log"
     started = time.perf_counter()
-    with log.open("wb") as file:  # a pipe would have to be read, on cores that are to serve
+    with log.open("wb") as file:  # reading a pipe would take time from the server's cores
         variables = environment(root, {**settings, **ports})
         process = subprocess.Popen(command, cwd=ROOT, env=variables, stdout=file, stderr=subprocess.STDOUT, text=True)
     try:
@@ -95,23 +95,23 @@ def running(command: list[str], root: Path, settings: Mapping[str, str]) -> Iter
 
 @dataclass
 class Way:
-    """A way to serve, and what its servers were like."""
+    """A way to serve, and what was measured of its servers."""
 
     name: str
     command: list[str]
     settings: dict[str, str] = field(default_factory=dict)
     start_seconds: list[float] = field(default_factory=list)
     worker_megabytes: list[float] = field(default_factory=list)  # the largest worker after each case
-    said_first: str = ""
+    first_line: str = ""  # of the log
 
     @contextmanager
     def serve(self, root: Path) -> Iterator[str]:
-        """Where a server of the model in `root`/model takes requests."""
+        """Run a server of the model in `root`/model; gives the URL for predictions."""
         with running(self.command, root, self.settings) as server:
             self.start_seconds.append(server.start_seconds)
             yield f"{server.url}/invocations"
             self.worker_megabytes.append(max(map(resident_megabytes, server.workers())))
-            self.said_first = server.log.read_text().partition("\n")[0]
+            self.first_line = server.log.read_text().partition("\n")[0]
 
 
 def ways(precision: str | None) -> tuple[Way, Way]:
@@ -125,25 +125,25 @@ def ways(precision: str | None) -> tuple[Way, Way]:
     )
 
 
-def train_model(root: Path) -> None:
-    """A model in `root`/model: the default network, hardly trained."""
-    train(root, labelled_csv(512, LENGTH, CLASSES), {"epochs": "2"})
+def train_model(root: Path) -> Path:
+    """Train the default network for two epochs; return the folder of the model, `root`/model."""
+    return train(root, labelled_csv(512, LENGTH, CLASSES), {"epochs": "2"})
 
 
 def series_csv(rows: int) -> str:
-    """Series to predict, none of which the model was trained on; their labels are in no order."""
+    """Series to predict, which the model was not trained on, in random order."""
     lines = without_labels(labelled_csv(rows, LENGTH, CLASSES, seed=1)).splitlines(keepends=True)
     return "".join(lines[k] for k in np.random.default_rng(0).permutation(rows))
 
 
 def resident_megabytes(process: int) -> float:
-    """The part of a process's memory that is in RAM."""
+    """Resident memory of a process in MB."""
     status = Path(f"/proc/{process}/status").read_text()
     return int(status.split("VmRSS:")[1].split()[0]) / 1000
 
 
 def check_labels(both: tuple[Way, Way], root: Path, exact: bool) -> None:
-    """Both ways give the same labels; or, in an arithmetic with fewer digits, almost the same."""
+    """Check that both ways return the same labels, or almost the same if not `exact`."""
     rows = max(ROWS)
     answers = []
     for way in both:
@@ -151,19 +151,19 @@ def check_labels(both: tuple[Way, Way], root: Path, exact: bool) -> None:
             answers.append(answer(url, series_csv(rows)).split())
     same = sum(ours == plain for ours, plain in zip(*answers, strict=True))
     print(f"The same label for {same} of {rows} series, {len(set(answers[1]))} different labels.\n")
-    if same < rows * (1 if exact else SAME_SHARE):
-        raise SystemExit("The two ways do not give the same labels.")
+    if same < rows * (1 if exact else MIN_SAME):
+        raise SystemExit("The two ways return different labels.")
 
 
 def answer(url: str, body: str) -> str:
     reply = request(url, body)
     if reply.status != http.client.OK:
-        raise SystemExit(f"a server answered {reply.status}: {reply.text}")
+        raise SystemExit(f"A server responded {reply.status}: {reply.text}")
     return reply.text
 
 
 def warm_up(url: str, body: str) -> float:
-    """Keep all cores busy for a while; the requests per second. Everything sent is answered when this returns."""
+    """Keep all cores busy for a while; return the requests per second. No request is in flight at the end."""
     started = time.perf_counter()
     sent = 0
     with ThreadPoolExecutor(2 * available_cores()) as clients:
@@ -173,9 +173,9 @@ def warm_up(url: str, body: str) -> float:
 
 
 def load(url: str, body: Path, connections: int, seconds: int) -> Load:
-    """Post a file's content for some seconds; each connection sends again when it has its answer."""
+    """Post the content of a file for some seconds; each connection sends its next request after the response."""
     command = [shutil.which("wrk") or "wrk", "--threads", "1", "--connections", str(connections)]
-    command += ["--duration", f"{seconds}s", "--timeout", PATIENCE, "--script", str(Path(__file__).parent / "post.lua")]
+    command += ["--duration", f"{seconds}s", "--timeout", TIMEOUT, "--script", str(Path(__file__).parent / "post.lua")]
     result = subprocess.run([*command, url, "--", str(body)], capture_output=True, text=True, check=False)
     if result.returncode:
         raise SystemExit(f"wrk failed: {result.stdout}{result.stderr}")
@@ -202,12 +202,10 @@ def ratio(ours: float, plain: float) -> str:
 
 
 def compare_loads(both: tuple[Way, Way], root: Path, seconds: int) -> int:
-    """Print a table of all cases; the number of errors."""
-    print(
-        "| rows | conn. | requests/s | plain | ours / plain | rows/s | plain | p50, ms | plain | ours / plain ", end=""
-    )
-    print("| p99, ms | plain | ours / plain | errors | plain |")
-    print("|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|")
+    """Print a table of all cases; return the number of errors."""
+    columns = ["rows", "conn.", "requests/s", "plain", "ours / plain", "rows/s", "plain"]
+    columns += ["p50, ms", "plain", "ours / plain", "p99, ms", "plain", "ours / plain", "errors", "plain"]
+    print(f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|")
     failed = 0
     for rows in ROWS:
         for connections in CONNECTIONS:
@@ -226,7 +224,7 @@ def compare_loads(both: tuple[Way, Way], root: Path, seconds: int) -> int:
 
 
 def compare_servers(ours: Way, plain: Way) -> None:
-    """Print a table of what all those servers were like."""
+    """Print a table with start times and memory of all these servers."""
     starts = [statistics.median(way.start_seconds) for way in (ours, plain)]
     memory = [max(way.worker_megabytes) for way in (ours, plain)]
     print("\n| | ours | plain | ours / plain |\n|---|---|---|---|")
@@ -241,20 +239,19 @@ def compare_servers(ours: Way, plain: Way) -> None:
     )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=int, default=6, help="of each case, at least")
-    parser.add_argument("--precision", choices=("float32", "bfloat16"), help="LSTM_FCN_PRECISION of ours")
-    arguments = parser.parse_args()
+@click.command(help=__doc__)
+@click.option("--seconds", type=int, default=6, show_default=True, help="minimum duration of each case")
+@click.option("--precision", type=click.Choice(get_args(Precision)), help="LSTM_FCN_PRECISION of our endpoint")
+def main(seconds: int, precision: str | None) -> None:
     if shutil.which("wrk") is None:
         raise SystemExit("wrk is missing: apt-get install wrk")
-    both = ways(arguments.precision)
+    both = ways(precision)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         train_model(root)
-        check_labels(both, root, exact=arguments.precision != "bfloat16")
-        print(f"{available_cores()} core(s), shared with the load generator. Ours: {both[0].said_first}\n", flush=True)
-        errors = compare_loads(both, root, arguments.seconds)
+        check_labels(both, root, exact=precision != "bfloat16")
+        print(f"{available_cores()} core(s), shared with the load generator. Ours: {both[0].first_line}\n", flush=True)
+        errors = compare_loads(both, root, seconds)
         compare_servers(*both)
     if errors:
         raise SystemExit(f"{errors} request(s) failed")

@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats  # type: ignore[import-untyped]
 
-DECIMALS = 12  # differences this close are equal: 0.9 - 0.8 and 0.4 - 0.3 are, but not in floating point
+DECIMALS = 12  # to which differences are compared: 0.9 - 0.8 and 0.4 - 0.3 differ in floating point
 
 
 def summarise(accuracies: pd.DataFrame, classes: "pd.Series[int] | None") -> pd.DataFrame:
@@ -83,11 +83,11 @@ def compare_pairs(accuracies: pd.DataFrame) -> pd.DataFrame:
 def wilcoxon(differences: NDArray[np.float64]) -> float:
     """Two-sided p of the signed-rank test; 1 where there are no differences.
 
-    Data sets without a difference are left out before ranking (Wilcoxon 1945), as Karim et al. did; scipy calls that
-    `zero_method="wilcox"`. What is left has its exact distribution up to 50 differences, 13 if some are equal, and the
-    normal approximation beyond.
+    Data sets without a difference are left out before ranking (Wilcoxon 1945), as in Karim et al.; scipy calls this
+    `zero_method="wilcox"`. p is exact for up to 50 differences, or 13 if some are equal; for more, it is the normal
+    approximation.
     """
-    # Left out here and not by scipy, which counts them when it chooses between the exact and the normal distribution.
+    # scipy would count the zeros when it chooses between the exact distribution and the normal approximation.
     differences = differences[differences != 0]
     if not differences.size:
         return 1.0
@@ -100,7 +100,7 @@ def dunn_sidak(p: float, count: int) -> float:
 
 
 def corrected_level(alpha: float, count: int) -> float:
-    """What p must lie below in each of `count` comparisons, for `alpha` in all: 1 - (1 - alpha)^(1 / count)."""
+    """The level of each of `count` comparisons for a level of `alpha` overall: 1 - (1 - alpha)^(1 / count)."""
     return -math.expm1(math.log1p(-alpha) / count)
 
 
@@ -109,7 +109,7 @@ def cliques(ordered: Sequence[str], pairs: pd.DataFrame, alpha: float) -> list[l
 
     Args:
         ordered: the methods, best mean rank first.
-        pairs: what `compare_pairs` found. A pair differs if its adjusted p is below `alpha`.
+        pairs: as returned by `compare_pairs`. A pair differs if its adjusted p is below `alpha`.
     """
     significant = pairs[pairs["adjusted_p"] < alpha]
     different = {frozenset(pair) for pair in zip(significant["first"], significant["second"], strict=True)}

@@ -1,8 +1,8 @@
-"""Training speed against the plain way, in the same run: `make bench-train`.
+"""Training speed against the usual PyTorch code: `make bench-train`.
 
-The plain way is what a tutorial writes: float32, `nn.Conv1d`, `nn.LSTM`, `TensorDataset` with `DataLoader`, Adam.
-Both train the same network on the same data. Steps and epochs of all ways take turns, so that a machine whose
-speed drifts treats them alike; figures are medians, ratios are of medians.
+The usual code ("plain") is that of tutorials: float32, `nn.Conv1d`, `nn.LSTM`, `TensorDataset`, `DataLoader`, Adam.
+Both train the same network on the same data. Their steps and epochs take turns, so that a change in the machine's speed
+affects all alike; figures are medians, and ratios are those of medians.
 """
 
 import functools
@@ -29,7 +29,7 @@ NUM_CLASSES = 3
 STEP_CASES = ((60, 128), (150, 128), (500, 128), (150, 16), (1000, 32))  # length, batch size
 EPOCH_CASES = ((150, 512, 128), (150, 500, 32), (24, 2000, 128))  # length, series, batch size
 GPU_CASES = ((100, 128), (1000, 128))
-GPU_STEPS = 100  # timed at once: one is too short for a clock
+GPU_STEPS = 100  # timed together, because a single one is too short
 WARM_UP = 2
 ROUNDS = 9
 
@@ -90,7 +90,7 @@ def our_epoch(step: Step, series: Tensor, labels: Tensor, batch_size: int) -> No
 
 
 def median_times(ways: Mapping[str, Callable[[], object]], device: torch.device) -> dict[str, float]:
-    """Median seconds of each way over `ROUNDS` rounds in which all take turns."""
+    """Median seconds of each way over `ROUNDS` rounds, in which all ways take turns."""
     times: dict[str, list[float]] = {name: [] for name in ways}
     for round_number, (name, way) in itertools.product(range(WARM_UP + ROUNDS), ways.items()):
         started = time.perf_counter()
@@ -141,10 +141,10 @@ def repeat(way: Callable[[], object]) -> None:
 
 
 def main() -> None:
-    warnings.filterwarnings("ignore", "Using padding='same'")  # the plain way does
+    warnings.filterwarnings("ignore", "Using padding='same'")  # of the plain code
     device = choose_placement("float32", Group()).device
     names = {"float32": False, "bfloat16": True}
-    print(f"torch {torch.__version__}. How many times as fast as the plain way (median of {ROUNDS}):\n")
+    print(f"torch {torch.__version__}. How many times as fast as the plain code (median of {ROUNDS}):\n")
     print("| one step | plain | ours, float32 | ours, bfloat16 |\n|---|---|---|---|")
     for length, batch_size in STEP_CASES:
         series = torch.randn(batch_size, 1, length, device=device)
@@ -161,7 +161,7 @@ def main() -> None:
     if device.type == "cuda":
         compare_on_gpu(device)
     else:
-        print("\nNo GPU here: its steps, eager and as a CUDA graph, were not timed.")
+        print("\nNo GPU found: GPU steps, eager and as a CUDA graph, were not timed.")
 
 
 def compare_epochs(series: Tensor, labels: Tensor, batch_size: int, device: torch.device) -> None:

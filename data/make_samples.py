@@ -1,6 +1,6 @@
-"""Makes the sample data set: three classes of noisy waves.
+"""Make the sample data: three classes of noisy waves.
 
-A series is a sine, square or triangle wave of random period, phase, amplitude and offset, with noise.
+Each series is a sine, square or triangle wave of random period, phase, amplitude and offset, with noise.
 
     python -m data.make_samples [FOLDER]
 """
@@ -33,13 +33,13 @@ def make_series(wave: str, rng: np.random.Generator) -> NDArray[np.float64]:
 
 
 def make_rows(count: int, rng: np.random.Generator) -> list[tuple[str, str]]:
-    """`count` rows in random order, classes alike in number: label, and values joined by commas."""
+    """`count` rows in random order, with equally many of each class: label, and values joined by commas."""
     labels = rng.permutation([WAVES[k % len(WAVES)] for k in range(count)])
     return [(str(label), ",".join(f"{value:.4f}" for value in make_series(label, rng))) for label in labels]
 
 
 def main(folder: Path) -> None:
-    """Write the channels, the series to predict and their labels below `folder`."""
+    """Write the training and validation data, the series to predict and their labels below `folder`."""
     rng = np.random.default_rng(SEED)
     rows = {name: make_rows(count, rng) for name, count in SIZES.items()}
     labelled = {name: [f"{label},{values}" for label, values in rows[name]] for name in SIZES}
