@@ -111,7 +111,7 @@ def test_where_the_newest_is_damaged_an_earlier_one_is_taken(
     assert loaded.state["epoch"] == 1
     (message,) = caplog.messages
     assert message.startswith(f"WARNING: checkpoint {tmp_path / 'lstm-fcn-2.safetensors'} is damaged (")
-    assert message.endswith("); trying an earlier one")
+    assert message.endswith("); trying the one before it")
     assert caplog.records[0].levelno == logging.WARNING
 
 
@@ -164,7 +164,7 @@ def test_a_checkpoint_of_another_job_is_refused(
 
 def test_what_an_interrupted_save_has_left_is_ignored_and_removed(checkpoints: Checkpoints, tmp_path: Path) -> None:
     checkpoints.save("1", make(1))
-    (tmp_path / "lstm-fcn-2.safetensors.sagemaker-ignore").write_bytes(b"half of it")
+    (tmp_path / ".lstm-fcn-2.safetensors.sagemaker-ignore").write_bytes(b"half of it")
     (tmp_path / "of the user").write_bytes(b"")
     loaded = checkpoints.load_newest()
     assert loaded is not None
@@ -197,9 +197,10 @@ def test_a_full_disk_is_said_and_leaves_nothing_behind(
     assert names(tmp_path) == ["lstm-fcn-1.safetensors"]
 
 
-def test_a_folder_that_is_gone_is_said(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="cannot be written: No such file or directory"):
-        Checkpoints(tmp_path / "nothing", FINGERPRINT).save("1", make())
+def test_a_folder_that_cannot_be_created_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot be written: File exists"):
+        Checkpoints(tmp_path / "file", FINGERPRINT).save("1", make())
 
 
 def test_alone_a_process_keeps_what_it_has() -> None:
@@ -208,7 +209,7 @@ def test_alone_a_process_keeps_what_it_has() -> None:
     assert share(None, Group()) is None
 
 
-def test_all_processes_go_on_from_the_checkpoint_of_the_first() -> None:
+def test_all_processes_resume_from_the_checkpoint_of_the_first() -> None:
     checkpoint = make(3)
     for found in run_together(3, lambda group: share(checkpoint if group.is_first else None, group)):
         assert found is not None
