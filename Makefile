@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: install demo test test-fast coverage lint build lock lowest samples notebooks pictures bench-train bench-large bench-serve bench-predictions bench-accuracy soak fuzz clean
+.PHONY: install demo test test-fast coverage lint lint-js build lock lowest samples notebooks pictures bench-train bench-large bench-serve bench-predictions bench-accuracy soak fuzz clean
 
 install: $(INSTALLED)
 
@@ -38,6 +38,15 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(if $(shell command -v npm),$(MAKE) lint-js,@echo "lint-js skipped: Node.js is not installed")
+
+# The scripts of the server's web page; needs Node.js.
+ESLINT := build/eslint/node_modules/.bin/eslint
+lint-js: $(ESLINT)
+	$(ESLINT) --config serving/page/eslint.config.mjs serving/page
+
+$(ESLINT):
+	npm install --silent --no-save --no-fund --no-audit --prefix build/eslint eslint@9.39.1
 
 # Build the wheel and the source distribution into build/dist.
 build: install

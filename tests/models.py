@@ -1,14 +1,22 @@
+<<<<<<< HEAD
 """Models made by hand, whose predictions are known: tests of serving neither train nor read binary files."""
+=======
+"""Models that need no training, for tests of what comes after it."""
+>>>>>>> 49c1921 (Page: scripts and style in files of their own, linted, because no tool looked at 670 lines of JavaScript inside HTML)
 
 from pathlib import Path
 
 import numpy as np
 import onnx
+<<<<<<< HEAD
 from numpy.typing import NDArray
+=======
+>>>>>>> 49c1921 (Page: scripts and style in files of their own, linted, because no tool looked at 670 lines of JavaScript inside HTML)
 
 from lstm_fcn.container import artifact
 from lstm_fcn.container.artifact import Metadata
 from lstm_fcn.container.csv_header import HEADERLESS, Columns
+<<<<<<< HEAD
 from lstm_fcn.container.problem import Problem, Scaling
 
 GOLDEN = Path(__file__).parent / "golden" / "v1"  # a trained model: two variables, three targets under a header
@@ -93,4 +101,81 @@ def _save(folder: Path, text: str, problem: Problem) -> Path:
     onnx.checker.check_model(graph)
     metadata = Metadata(problem=problem, hyperparameters={}, metrics={}, versions={})
     artifact.save(folder, metadata, graph.SerializeToString(), b"")
+=======
+from lstm_fcn.container.preprocess import Preprocessing
+from lstm_fcn.container.problem import Problem, Scaling, Task
+
+# The classes are directions: the score of a series is its mean product with a ramp from -1 to 1.
+GRAPH = """
+<ir_version: 10, opset_import: ["" : 20]>
+ramps (double[N, {variables}, {length}] series) => (float[N, {classes}] probabilities{explanation})
+<
+    double[{length}] ramp = {{{ramp}}}, double[1, {classes}] weights = {{{weights}}}, double bias = {{{bias}}},
+    double[{classes}] weight = {{{weights}}}, int64[1] middle = {{1}}
+>
+{{
+    products = Mul (series, ramp)
+    steps = ReduceMean <keepdims = 0> (products, middle)
+    score = ReduceMean <keepdims = 1> (steps, middle)
+    weighted = MatMul (score, weights)
+    logits = Add (weighted, bias)
+    likely = {activation} (logits)
+    probabilities = Cast <to = 1> (likely)
+    chosen = ArgMax <axis = 1, keepdims = 1> (logits)
+    direction = Gather (weight, chosen)
+    evidence = Mul (steps, direction)
+    explanation = Cast <to = 1> (evidence)
+}}
+"""
+
+
+def save_model_of_ramps(
+    folder: Path,
+    classes: tuple[str, ...],
+    *,
+    task: Task = "multiclass",
+    variables: int = 1,
+    length: int = 16,
+    columns: Columns = HEADERLESS,
+    preprocessing: Preprocessing | None = None,
+    explains: bool = True,
+) -> Path:
+    """Save a model in which rising series belong to the first, falling series to the second class.
+
+    With independent classes, series that hardly rise or fall belong to none of them.
+    """
+    problem = Problem(
+        task=task,
+        classes=classes,
+        class_counts=(1,) * len(classes),
+        series_count=len(classes),
+        columns=columns,
+        preprocessing=preprocessing or Preprocessing(missing_values="error", length_policy="error"),
+        num_variables=variables,
+        length=length,
+        scaling=Scaling(method="none"),
+    )
+    weights = [10.0, -10.0, *[1.0] * len(classes)][: len(classes)]
+    graph = GRAPH.format(
+        variables=variables,
+        length=length,
+        classes=len(classes),
+        explanation=f", float[N, {length}] explanation" if explains else "",
+        ramp=", ".join(map(str, np.linspace(-1, 1, length).tolist())),
+        weights=", ".join(map(str, weights)),
+        bias=-0.5 if problem.independent else 0.0,
+        activation="Sigmoid" if problem.independent else "Softmax <axis = 1>",
+    )
+    metadata = Metadata(
+        problem=problem,
+        explains=explains,
+        hyperparameters={},
+        metrics={},
+        best_epoch=(1, 0),
+        versions={"lstm-fcn": "0.1.0"},
+    )
+    model = onnx.parser.parse_model(graph)
+    onnx.checker.check_model(model)
+    artifact.save(folder, metadata, model.SerializeToString(), b"")
+>>>>>>> 49c1921 (Page: scripts and style in files of their own, linted, because no tool looked at 670 lines of JavaScript inside HTML)
     return folder

@@ -1,53 +1,102 @@
-"""The page on which a person tries the model, in a real browser."""
+"""The page for trying a model, in a real browser."""
 
 import csv
 import io
 import json
 import os
 import shutil
+import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
+from flask.testing import FlaskClient
 from playwright.sync_api import Browser, FilePayload, Page, Request, Route, expect, sync_playwright
+from werkzeug.serving import make_server
+from werkzeug.test import TestResponse
 
+from lstm_fcn.container.csv_header import Columns
 from lstm_fcn.container.preprocess import Preprocessing
-from tests.programs import SMALL, Endpoint, TrainingJob, assert_succeeds, endpoint, labelled_csv
+from lstm_fcn.serving.app import create_app
+from lstm_fcn.serving.page import NO_EXPLANATION
+from lstm_fcn.serving.predictor import Predictor
+from lstm_fcn.serving.settings import Settings
+from tests.models import save_model_of_ramps
+from tests.programs import labelled_csv, without_labels
 
-GOLDEN = Path(__file__).parents[1] / "golden"
+pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("page")]
+
 PREDICTIONS = 'text/csv; output="predicted_label,probabilities"; header=present'
 HOSTILE = "<img src=x onerror=alert(1)>"
 QUOTED = 'a, "b"'
-STEPS = 16  # of each of two variables
-SETTINGS = {"LSTM_FCN_PAGE": "true", "SAGEMAKER_MODEL_SERVER_WORKERS": "1", "SAGEMAKER_MAX_PAYLOAD_IN_MB": "1"}
+STEPS = 16
+PLAIN = without_labels(labelled_csv(8, STEPS))
+TARGETS = ("y_rises", "y_falls", "y_high")
+TIMEOUT = 60_000  # milliseconds: the machine may be busy with other tests
+SETTINGS = {"LSTM_FCN_PAGE": "true", "SAGEMAKER_MAX_PAYLOAD_IN_MB": "1"}
 
 
-@pytest.fixture(scope="module")
+@dataclass(frozen=True)
+class Site:
+    """The application behind a server, and without one."""
+
+    url: str
+    client: FlaskClient
+
+    def invoke(self, text: str, accept: str = PREDICTIONS) -> TestResponse:
+        return self.client.post("/invocations", data=text, headers={"Content-Type": "text/csv", "Accept": accept})
+
+
+expect.set_options(timeout=TIMEOUT)
+
+
+@pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     program = shutil.which("chromium") or shutil.which("google-chrome")
     if program is None:
-        pytest.skip("there is no browser: the Debian package chromium has one")
+        pytest.skip("Chromium is not installed; on Debian: apt-get install chromium")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, chromium_sandbox=os.geteuid() != 0)
         yield browser
         browser.close()
 
 
-@pytest.fixture(scope="module")
-def servers(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Endpoint]]:
-    """Of version 1; of version 2, with a header and missing values; and of two variables, with strange labels."""
-    del browser  # without one there is nothing to do
-    job = TrainingJob(tmp_path_factory.mktemp("two") / "ml").prepare(labelled(40))
-    two = {"num-variables": "2", "length-policy": "pad", "epochs": "30", "lr": "0.02", "lr-schedule": "one-cycle"}
-    job.write("input/config/hyperparameters.json", SMALL | two)
-    assert_succeeds(job)
-    with (
-        endpoint(GOLDEN / "v1", **SETTINGS) as first,
-        endpoint(GOLDEN / "v2", **SETTINGS) as second,
-        endpoint(job.root, **SETTINGS) as two_variables,
-    ):
-        yield {"v1": first, "v2": second, "two": two_variables}
+@pytest.fixture(scope="session")
+def sites(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Site]]:
+    """`plain`: no explanation. `header`: independent classes, missing values. `two`: two variables, strange labels."""
+    del browser  # nothing is started if there is none
+    root = tmp_path_factory.mktemp("models")
+    lenient = Preprocessing(missing_values="interpolate", length_policy="pad")
+    filling = Preprocessing(missing_values="interpolate", length_policy="error")
+    columns = Columns(TARGETS, tuple(f"x{k}" for k in range(STEPS)))
+    models = [
+        save_model_of_ramps(root / "plain", ("up", 'not "down"'), explains=False),
+        save_model_of_ramps(root / "header", TARGETS, task="multilabel", columns=columns, preprocessing=filling),
+        save_model_of_ramps(root / "two", (HOSTILE, QUOTED), variables=2, preprocessing=lenient),
+    ]
+    servers, sites = [], {}
+    for model in models:
+        app = create_app(Predictor(model, threads=1), Settings.from_environment(SETTINGS))
+        server = make_server("127.0.0.1", 0, app, threaded=True)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        servers.append(server)
+        sites[model.name] = Site(f"http://127.0.0.1:{server.port}/", app.test_client())
+    yield sites
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def series_csv(count: int, missing: bool = False) -> str:
+    """A header and `count` series that rise, fall and do neither in turn."""
+    rng = np.random.default_rng(0)
+    directions = np.array([1.0, -1.0, 0.0])[np.arange(count) % 3, np.newaxis]
+    values = np.char.mod("%.4f", directions * np.linspace(-1, 1, STEPS) + rng.normal(scale=0.05, size=(count, STEPS)))
+    if missing:
+        values[2, [3, 4, 9]] = ""
+    return "\n".join([",".join(f"x{k}" for k in range(STEPS)), *map(",".join, values.tolist())]) + "\n"
 
 
 @pytest.fixture
@@ -55,7 +104,7 @@ def page(browser: Browser) -> Iterator[Page]:
     """A page that has had no failure in the end, and has asked one server only."""
     context = browser.new_context(accept_downloads=True)
     page = context.new_page()
-    page.set_default_timeout(20_000)
+    page.set_default_timeout(TIMEOUT)
     failures: list[str] = []
     hosts: set[str] = set()
 
@@ -101,7 +150,7 @@ def choose(page: Page, text: str, name: str = "series.csv") -> None:
 
 
 def download(page: Page, folder: Path) -> bytes:
-    expect(page.locator("#download")).to_be_enabled(timeout=60_000)
+    expect(page.locator("#download")).to_be_enabled()
     with page.expect_download() as found:
         page.click("#download")
     assert found.value.suggested_filename == "predictions.csv"
@@ -117,14 +166,14 @@ def table(page: Page) -> list[list[str]]:
     return rows
 
 
-def test_a_dropped_file(page: Page, servers: dict[str, Endpoint], tmp_path: Path) -> None:
+def test_a_dropped_file(page: Page, sites: dict[str, Site], tmp_path: Path) -> None:
     text = unlabelled(30, seed=1)
-    page.goto(servers["two"].url)
+    page.goto(sites["two"].url)
     expect(page.locator("#facts")).to_contain_text("series of 2 variables with up to 16 values each")
     expect(page.locator("#results")).to_be_hidden()
     drop(page, text)
     expect(page.locator("#summary")).to_have_text("series.csv: 30 series.")
-    expected = servers["two"].invoke(text, Accept=PREDICTIONS)
+    expected = sites["two"].invoke(text)
     lines = list(csv.reader(io.StringIO(expected.text)))[1:]
     assert {line[0] for line in lines} == {HOSTILE, QUOTED}
     highest = [f"{max(map(float, line[1:])):.3f}" for line in lines]
@@ -134,22 +183,24 @@ def test_a_dropped_file(page: Page, servers: dict[str, Endpoint], tmp_path: Path
     expect(page.locator("#title")).to_have_text(f"Series 1: predicted {lines[0][0]}, probability {highest[0]}")
     assert page.locator("#bars li .label").all_text_contents() == [HOSTILE, QUOTED]
     assert page.locator("#plot text").all_text_contents().count("variable 2") == 1
-    expect(page.locator("#legend")).to_contain_text(f"speaks for {lines[0][0]}")
+    expect(page.locator("#legend")).to_contain_text(f"evidence for {lines[0][0]}")
     strokes = page.eval_on_selector_all("#plot path", "paths => paths.map(path => getComputedStyle(path).stroke)")
     assert len(set(strokes)) > 5  # many colours
     assert page.locator("img").count() == 0
-    assert download(page, tmp_path) == expected.body
+    assert download(page, tmp_path) == expected.data
 
 
-def test_colours_are_those_of_the_explanation(page: Page, servers: dict[str, Endpoint]) -> None:
+def test_colours_are_those_of_the_explanation(page: Page, sites: dict[str, Site]) -> None:
     """Steps that speak against the class are as blue as those that speak for it are orange."""
-    page.goto(servers["two"].url)
+    page.goto(sites["two"].url)
     choose(page, unlabelled(1))
     expect(page.locator("#plot svg")).to_be_visible()
-    reply = servers["two"].invoke(unlabelled(1), Accept="application/json; output=explanation")
+    reply = sites["two"].invoke(unlabelled(1), "application/json; output=explanation")
     expected = json.loads(reply.text)["predictions"][0]["explanation"]
-    assert page.evaluate("drawing.explanation") == expected
-    assert page.evaluate("drawing.limit") == pytest.approx(np.sort(np.abs(expected))[int(0.98 * (len(expected) - 1))])
+    assert page.evaluate("state.drawing.explanation") == expected
+    assert page.evaluate("state.drawing.limit") == pytest.approx(
+        np.sort(np.abs(expected))[int(0.98 * (len(expected) - 1))]
+    )
     assert page.evaluate("[1, -1, 0].map(value => colour(shadeOf(value, 1)))") == [
         "color-mix(in srgb, var(--for) 100%, var(--for-some))",
         "color-mix(in srgb, var(--against) 100%, var(--against-some))",
@@ -163,15 +214,13 @@ def test_colours_are_those_of_the_explanation(page: Page, servers: dict[str, End
         ("1,2\n", "pasted rows, row 1 has 2 values, but the model takes series of 16 values."),
         (f"\n{'1,' * 15}1\n{'1,' * 6}x{',1' * 9}\n", "pasted rows, row 3, column 7 is 'x'; every value must be"),
         ("1;2;3", "its cells seem to be separated by semicolons instead of commas."),
-        ("", "pasted rows: there are no series in it."),
+        ("", "pasted rows contains no series."),
         ("1e300" + ",1" * 15, "pasted rows: series 1 has values too large for the model."),
     ],
 )
-def test_a_bad_row_is_named_and_nothing_is_lost(
-    page: Page, servers: dict[str, Endpoint], text: str, message: str
-) -> None:
-    page.goto(servers["v1"].url)
-    drop(page, (GOLDEN / "v1" / "series.csv").read_bytes())
+def test_a_bad_row_is_named_and_nothing_is_lost(page: Page, sites: dict[str, Site], text: str, message: str) -> None:
+    page.goto(sites["plain"].url)
+    drop(page, PLAIN)
     expect(page.locator("#summary")).to_have_text("series.csv: 8 series.")
     page.fill("#rows", text)
     page.click("#paste button")
@@ -185,28 +234,28 @@ def test_a_bad_row_is_named_and_nothing_is_lost(
     expect(page.locator("#problem")).to_be_hidden()
 
 
-def test_a_label_in_the_first_column_can_be_left_out(page: Page, servers: dict[str, Endpoint], tmp_path: Path) -> None:
-    page.goto(servers["two"].url)
+def test_a_label_in_the_first_column_can_be_left_out(page: Page, sites: dict[str, Site], tmp_path: Path) -> None:
+    page.goto(sites["two"].url)
     text = labelled(20, seed=2)
     choose(page, text, "train.csv")
     expect(page.locator("#message")).to_contain_text("train.csv, row 2, column 1 is 'a, \"b\"';")
     expect(page.locator("#offer")).to_contain_text(HOSTILE)
     page.focus("#retry")
     page.keyboard.press("Enter")
-    expect(page.locator("#summary")).to_have_text("train.csv: 20 series; 20 of them predicted as labelled (100 %).")
+    expect(page.locator("#summary")).to_have_text("train.csv: 20 series; 20 predictions match the label (100 %).")
     expect(page.locator("#problem")).to_be_hidden()
     assert page.locator("#columns th").all_text_contents() == ["series", "predicted", "label", "probability"]
     assert [row[2] for row in table(page)] == [HOSTILE, QUOTED] * 6
     expect(page.locator("#results-title")).to_be_focused()
-    assert download(page, tmp_path) == servers["two"].invoke(unlabelled(20, seed=2), Accept=PREDICTIONS).body
+    assert download(page, tmp_path) == sites["two"].invoke(unlabelled(20, seed=2)).data
 
 
 def test_labels_are_compared_and_cells_are_found_where_they_stand_in_the_file(
-    page: Page, servers: dict[str, Endpoint]
+    page: Page, sites: dict[str, Site]
 ) -> None:
     rows = list(csv.reader(io.StringIO(labelled(4))))
     rows[0][0] = "other"
-    page.goto(servers["two"].url)
+    page.goto(sites["two"].url)
     choose(page, csv_text(rows))
     page.click("#retry")
     expect(page.locator("#table tr").first).to_contain_text("\u2260 other")
@@ -218,54 +267,56 @@ def test_labels_are_compared_and_cells_are_found_where_they_stand_in_the_file(
     expect(page.locator("#offer")).to_be_hidden()
 
 
-def test_targets_of_a_file_with_a_header_can_be_left_out(page: Page, servers: dict[str, Endpoint]) -> None:
-    header, *lines = (GOLDEN / "v2" / "series.csv").read_text().splitlines()
-    probabilities = np.loadtxt(GOLDEN / "v2" / "probabilities.csv", delimiter=",")
+def test_targets_of_a_file_with_a_header_can_be_left_out(page: Page, sites: dict[str, Site]) -> None:
+    text = series_csv(9)
+    header, *lines = text.splitlines()
+    reply = sites["header"].invoke(text, "text/csv; output=probabilities; header=absent").text
+    probabilities = np.loadtxt(io.StringIO(reply), delimiter=",")
     right = [",".join(map(str, row)) for row in (probabilities > 0.5).astype(int)]
     text = "\n".join(
         [f"y_high,{header},y_rises,y_falls", *(f"{t[4:]},{v},{t[:3]}" for t, v in zip(right, lines, strict=True))]
     )
-    page.goto(servers["v2"].url)
+    page.goto(sites["header"].url)
     choose(page, text)
     expect(page.locator("#message")).to_contain_text("series.csv, row 1 has column 'y_high'")
-    expect(page.locator("#labels")).to_have_text("These columns seem to be targets: y_high, y_rises, y_falls.")
+    expect(page.locator("#labels")).to_have_text("These columns look like targets: y_high, y_rises, y_falls.")
     page.click("#retry")
-    expect(page.locator("#summary")).to_have_text("series.csv: 8 series; 8 of them predicted as labelled (100 %).")
-    names = ["y_rises", "y_falls", "y_high"]
-    chosen = [" + ".join(np.array(names)[row > 0.5]) or "none" for row in probabilities]
+    expect(page.locator("#summary")).to_have_text("series.csv: 9 series; 9 predictions match the label (100 %).")
+    chosen = [" + ".join(np.array(TARGETS)[row > 0.5]) or "none" for row in probabilities]
+    assert set(chosen) == {"y_rises", "y_falls", "none"}
     assert [row[1] for row in table(page)] == [row[2] for row in table(page)] == chosen
     choose(page, text.replace(lines[3], lines[3].replace(lines[3].split(",")[2], "x", 1)))
     page.click("#retry")
     expect(page.locator("#message")).to_contain_text("series.csv, row 5, column 4 is 'x'")
 
 
-def test_a_large_file_goes_in_pieces(page: Page, servers: dict[str, Endpoint], tmp_path: Path) -> None:
+def test_a_large_file_goes_in_pieces(page: Page, sites: dict[str, Site], tmp_path: Path) -> None:
     """With a header that comes again, a byte order mark, CRLF and blank lines; the server takes 1 MiB at once."""
-    header, *lines = (GOLDEN / "v2" / "series.csv").read_text().splitlines()
-    half = [header, *(lines * 750)]
+    header, *lines = series_csv(8, missing=True).splitlines()
+    half = [header, *(lines * 1000)]
     text = "\ufeff" + "\r\n".join([*half, "", *half, ""])
     assert len(text) > 1_200_000
-    assert servers["v2"].invoke(text).status == 413
-    page.goto(servers["v2"].url)
+    assert sites["header"].invoke(text).status_code == 413
+    page.goto(sites["header"].url)
     choose(page, text)
-    expect(page.locator("#summary")).to_have_text("series.csv: 12,000 series.", timeout=60_000)
-    assert page.evaluate("result.pieces.length") > 2
-    expected = servers["v2"].invoke("\n".join(half), Accept=PREDICTIONS).text
+    expect(page.locator("#summary")).to_have_text("series.csv: 16,000 series.")
+    assert page.evaluate("state.result.pieces.length") > 2
+    expected = sites["header"].invoke("\n".join(half)).text
     assert download(page, tmp_path).decode() == expected + "\n" + expected.partition("\n")[2]
-    page.fill("#number", "11996")
+    page.fill("#number", "15995")
     page.press("#number", "Enter")
     rows = expected.split("\n")[1:]
-    assert [row[0] for row in table(page)] == [f"{k:,}" for k in range(11989, 12001)]
-    assert [row[2] for row in table(page)] == [f"{max(map(float, row.split(',')[3:])):.3f}" for row in rows[-12:]]
-    assert page.evaluate("drawing.values.map(values => [...values].map(value => isNaN(value) ? '' : value))") == [
-        [float(cell) if cell else "" for cell in lines[3].split(",")]
+    assert [row[0] for row in table(page)] == [f"{k:,}" for k in range(15985, 15997)]
+    assert [row[2] for row in table(page)] == [f"{max(map(float, row.split(',')[3:])):.3f}" for row in rows[-16:-4]]
+    assert page.evaluate("state.drawing.values.map(values => [...values].map(value => isNaN(value) ? '' : value))") == [
+        [float(cell) if cell else "" for cell in lines[2].split(",")]
     ]
     choose(page, text + header + "\r\n" + lines[0].replace("0", "x", 1))
-    expect(page.locator("#message")).to_contain_text("series.csv, row 12005, column 1 is 'x.", timeout=60_000)
-    expect(page.locator("#summary")).to_contain_text(", not all of it.")
+    expect(page.locator("#message")).to_contain_text("series.csv, row 16005, column 1 is 'x.")
+    expect(page.locator("#summary")).to_contain_text(", incomplete.")
 
 
-def test_a_long_work_can_be_stopped_and_waits_for_a_busy_server(page: Page, servers: dict[str, Endpoint]) -> None:
+def test_a_long_work_can_be_stopped_and_waits_for_a_busy_server(page: Page, sites: dict[str, Site]) -> None:
     row = "0.123456789," * 15 + "1\n"
     seen: list[str] = []
 
@@ -277,31 +328,31 @@ def test_a_long_work_can_be_stopped_and_waits_for_a_busy_server(page: Page, serv
             route.continue_()  # the third piece has no answer
 
     page.route("**/invocations", answer)
-    page.goto(servers["v1"].url)
+    page.goto(sites["plain"].url)
     choose(page, row * (1_500_000 // len(row)))
     expect(page.locator("#summary")).to_contain_text(" series so far.")
     expect(page.locator("#download")).to_be_disabled()
     page.click("#stop")
     expect(page.locator("#running")).to_be_hidden()
-    expect(page.locator("#summary")).to_contain_text(", not all of it.")
+    expect(page.locator("#summary")).to_contain_text(", incomplete.")
     expect(page.locator("#problem")).to_be_hidden()
     expect(page.locator("#download")).to_be_enabled()
 
 
-def test_a_server_that_is_gone(page: Page, servers: dict[str, Endpoint]) -> None:
-    page.goto(servers["v1"].url)
+def test_a_server_that_is_gone(page: Page, sites: dict[str, Site]) -> None:
+    page.goto(sites["plain"].url)
     page.route("**/invocations", lambda route: route.abort())
     page.fill("#rows", "1,2")
     page.click("#paste button")
-    expect(page.get_by_role("alert")).to_contain_text("The server does not answer; is it still running?")
+    expect(page.get_by_role("alert")).to_contain_text("The server does not respond. Is it still running?")
     assert page.input_value("#rows") == "1,2"
 
 
-def test_keyboard(page: Page, servers: dict[str, Endpoint]) -> None:
-    page.goto(servers["v2"].url)
+def test_keyboard(page: Page, sites: dict[str, Site]) -> None:
+    page.goto(sites["header"].url)
     page.keyboard.press("Tab")
     expect(page.locator("#file")).to_be_focused()
-    header, *lines = (GOLDEN / "v2" / "series.csv").read_text().splitlines()
+    header, *lines = series_csv(8).splitlines()
     page.keyboard.press("Tab")
     page.keyboard.insert_text("\n".join([header, *lines * 3]))
     page.keyboard.press("ArrowLeft")  # moves in the text, not from series to series
@@ -321,21 +372,21 @@ def test_keyboard(page: Page, servers: dict[str, Endpoint]) -> None:
     expect(page.locator("#table [aria-current] button")).to_have_text("14")
 
 
-def test_an_earlier_model_has_no_colours(page: Page, servers: dict[str, Endpoint]) -> None:
-    page.goto(servers["v1"].url)
-    choose(page, (GOLDEN / "v1" / "series.csv").read_text())
-    expect(page.locator("#legend")).to_contain_text("train it anew to have one")
+def test_without_an_explanation_the_line_has_one_colour(page: Page, sites: dict[str, Site]) -> None:
+    page.goto(sites["plain"].url)
+    choose(page, PLAIN)
+    expect(page.locator("#legend")).to_have_text(NO_EXPLANATION)
     expect(page.locator("#plot path")).to_have_count(1)
-    assert table(page)[0][1] == 'up, not "down"'
+    assert [row[1] for row in table(page)] == ["up", 'not "down"'] * 4
 
 
-def test_missing_values_are_drawn_as_the_model_fills_them_in(page: Page, servers: dict[str, Endpoint]) -> None:
-    page.goto(servers["v2"].url)
-    choose(page, (GOLDEN / "v2" / "series.csv").read_text())
+def test_missing_values_are_drawn_as_the_model_fills_them_in(page: Page, sites: dict[str, Site]) -> None:
+    page.goto(sites["header"].url)
+    choose(page, series_csv(8, missing=True))
     expect(page.locator("#drawn")).to_be_empty()
     page.fill("#number", "3")
     page.press("#number", "Enter")
-    expect(page.locator("#drawn")).to_contain_text("Thin: where values are missing")
+    expect(page.locator("#drawn")).to_contain_text("Thin lines: missing values")
     assert page.locator("#plot path.filled").count() > 0
     rng = np.random.default_rng(0)
     series = np.where(rng.random((20, 1, 9)) < 0.4, np.nan, rng.normal(size=(20, 1, 9)))
@@ -343,32 +394,30 @@ def test_missing_values_are_drawn_as_the_model_fills_them_in(page: Page, servers
     rules = Preprocessing(missing_values="interpolate", length_policy="pad")
     for values, whole in zip(series[:, 0], rules.apply(series, 12)[:, 0], strict=True):
         cells = ["NaN" if np.isnan(value) else repr(float(value)) for value in values]
-        found = page.evaluate(f"[...complete(Float64Array.of({','.join(cells)}), 12)]")
+        found = page.evaluate(f"[...fillMissing(Float64Array.of({','.join(cells)}), 12)]")
         assert found == pytest.approx(whole.tolist())
 
 
-def test_shorter_series_of_several_variables(page: Page, servers: dict[str, Endpoint]) -> None:
-    page.goto(servers["two"].url)
+def test_shorter_series_of_several_variables(page: Page, sites: dict[str, Site]) -> None:
+    page.goto(sites["two"].url)
     page.fill("#rows", ",".join(["1", "2", "3", "", "5", "6", "7", ""]))
     page.click("#paste button")
     expect(page.locator("#plot svg")).to_have_attribute("aria-label", "series of 3 time steps")
-    assert page.evaluate("drawing.values.map(values => [...values])") == [[1, 2, 3], [5, 6, 7]]
+    assert page.evaluate("state.drawing.values.map(values => [...values])") == [[1, 2, 3], [5, 6, 7]]
 
 
-@pytest.mark.parametrize(
-    "line", ["a,b", "", ",", ",,a", '"a"', '"a","b"', '"a,b",c', '"a ""b""",', '"",""', '1,"2",3', 'a"b,c']
-)
-def test_cells_are_those_of_the_server(page: Page, servers: dict[str, Endpoint], line: str) -> None:
-    page.goto(servers["v1"].url)
-    expected = next(csv.reader([line])) if line else [""]
-    assert page.evaluate("line => cellsOf(line)", line) == expected
+def test_cells_are_those_of_the_server(page: Page, sites: dict[str, Site]) -> None:
+    page.goto(sites["plain"].url)
+    lines = ["a,b", "", ",", ",,a", '"a"', '"a","b"', '"a,b",c', '"a ""b""",', '"",""', '1,"2",3', 'a"b,c']
+    expected = [next(csv.reader([line])) if line else [""] for line in lines]
+    assert page.evaluate("lines => lines.map(cellsOf)", lines) == expected
     assert page.evaluate("bytes => split(new Uint8Array(bytes))", list(b"a\r\nb\rc\n\nd")) == ["a", "b", "c", "", "d"]
 
 
-@pytest.mark.parametrize("width", [320, 390])
-def test_it_fits_a_phone(page: Page, servers: dict[str, Endpoint], width: int) -> None:
+def test_it_fits_a_phone(page: Page, sites: dict[str, Site]) -> None:
+    width = 320
     page.set_viewport_size({"width": width, "height": 800})
-    page.goto(servers["two"].url)
+    page.goto(sites["two"].url)
     choose(page, labelled(20))
     page.click("#retry")
     expect(page.locator("#plot svg")).to_be_visible()

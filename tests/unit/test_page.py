@@ -1,4 +1,4 @@
-"""The page on which a person tries the model, without a browser: when it is there, and what it may do."""
+"""The page for trying a model, without a browser: when it is served, what it contains and what it may do."""
 
 import base64
 import hashlib
@@ -11,23 +11,25 @@ import pytest
 from flask.testing import FlaskClient
 
 from lstm_fcn.container.artifact import Metadata
+from lstm_fcn.container.csv_header import HEADERLESS
 from lstm_fcn.container.errors import UserError
+from lstm_fcn.serving import page
 from lstm_fcn.serving.app import create_app
-from lstm_fcn.serving.page import render
+from lstm_fcn.serving.page import SCRIPTS, render
 from lstm_fcn.serving.predictor import Predictor
 from lstm_fcn.serving.settings import MEBIBYTE, Settings
 
-GOLDEN = Path(__file__).parents[1] / "golden"
+MODEL = Path(__file__).parents[1] / "golden" / "v1" / "model"
+FOLDER = Path(page.__file__).parent
 
 
-def make_client(model: str = "v2", **environment: str) -> FlaskClient:
-    predictor = Predictor(GOLDEN / model / "model", threads=1)
-    return create_app(predictor, Settings.from_environment(environment)).test_client()
+def make_client(**environment: str) -> FlaskClient:
+    return create_app(Predictor(MODEL, threads=1), Settings.from_environment(environment)).test_client()
 
 
-def load_metadata(model: str = "v2", **changes: object) -> Metadata:
-    metadata = Metadata.model_validate_json((GOLDEN / model / "model" / "model.json").read_bytes())
-    return metadata.model_copy(update=changes)
+def load_metadata(**problem: object) -> Metadata:
+    metadata = Metadata.model_validate_json((MODEL / "model.json").read_bytes())
+    return metadata.model_copy(update={"problem": metadata.problem.model_copy(update=problem)})
 
 
 def facts_in(html: str) -> dict[str, Any]:
@@ -86,20 +88,37 @@ def test_it_needs_nothing_else() -> None:
     assert not re.findall(r"@import|url\(|\sstyle=|\son[a-z]+=|innerHTML|eval\(", html)
 
 
-def test_what_it_knows_of_the_model() -> None:
+def test_the_scripts_know_the_model() -> None:
     facts = facts_in(render(load_metadata(), MEBIBYTE)[0])
-    assert facts["classes"] == ["y_rises", "y_falls", "y_high"]
-    assert facts["columns"] == [f"x{k}" for k in range(16)]
-    assert (facts["length"], facts["variables"], facts["takes"]) == (16, 1, "series of 16 values")
-    assert (facts["missing_values"], facts["length_policy"]) == ("interpolate", "error")
-    assert (facts["explains"], facts["version"], facts["max_body"]) == (True, "0.1.0", MEBIBYTE)
+    assert facts == {
+        "task": "multiclass",
+        "classes": ["y_rises", "y_falls", "y_stays"],
+        "columns": [f"x_{variable}_{k}" for variable in ("speed", "height") for k in range(16)],
+        "variables": 2,
+        "length": 16,
+        "takes": "series of 2 variables with up to 16 values each",
+        "length_policy": "pad",
+        "missing_values": "interpolate",
+        "explains": True,
+        "no_explanation": "This network has no convolutions and therefore no class activation map.",
+        "version": facts["version"],
+        "max_body": MEBIBYTE,
+    }
+    headerless = load_metadata(columns=HEADERLESS).model_copy(update={"explains": False})
+    facts = facts_in(render(headerless, MEBIBYTE)[0])
+    assert (facts["columns"], facts["explains"]) == (None, False)
 
 
-def test_models_without_an_explanation() -> None:
-    earlier = facts_in(render(load_metadata("v1"), MEBIBYTE)[0])
-    assert (earlier["explains"], "earlier release" in earlier["no_explanation"]) == (False, True)
-    recurrent = facts_in(render(load_metadata(explains=False), MEBIBYTE)[0])
-    assert (recurrent["explains"], "no convolutions" in recurrent["no_explanation"]) == (False, True)
+def test_every_script_is_in_the_page_after_the_scripts_it_imports() -> None:
+    assert sorted(SCRIPTS) == sorted(path.name for path in FOLDER.glob("*.js"))
+    for place, name in enumerate(SCRIPTS):
+        imported = re.findall(r'^(?:import|\}) .*from "\./(.*)";$', (FOLDER / name).read_text(), re.MULTILINE)
+        assert set(imported) <= set(SCRIPTS[:place])
+    html, _ = render(load_metadata(), MEBIBYTE)
+    (script,) = re.findall("<script>(.*?)</script>", html, re.DOTALL)
+    assert not re.findall(r"^(?:import|export)\b", script, re.MULTILINE)
+    names = re.findall(r"^(?:async )?(?:function|const|class) (\w+)", script, re.MULTILINE)
+    assert len(names) == len(set(names)) > 50  # modules have separate names, the one script has not
 
 
 @pytest.mark.parametrize(
@@ -107,8 +126,8 @@ def test_models_without_an_explanation() -> None:
     ["</script><script>alert(1)</script>", "<!--<script>", "{{ model }}", '"\\"', "\u2028", "a\nb", "<img src=x>"],
 )
 def test_a_label_stays_a_label(label: str) -> None:
-    plain, headers = render(load_metadata(classes=["a", "b", "c"]), MEBIBYTE)
-    html, same_headers = render(load_metadata(classes=[label, "b", "c"]), MEBIBYTE)
+    plain, headers = render(load_metadata(classes=("a", "b", "c")), MEBIBYTE)
+    html, same_headers = render(load_metadata(classes=(label, "b", "c")), MEBIBYTE)
     assert facts_in(html)["classes"] == [label, "b", "c"]
     assert html.count("<") == plain.count("<")
     assert headers == same_headers
