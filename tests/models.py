@@ -1,23 +1,16 @@
-<<<<<<< HEAD
 """Models made by hand, whose predictions are known: tests of serving neither train nor read binary files."""
-=======
-"""Models that need no training, for tests of what comes after it."""
->>>>>>> 49c1921 (Page: scripts and style in files of their own, linted, because no tool looked at 670 lines of JavaScript inside HTML)
 
 from pathlib import Path
 
 import numpy as np
 import onnx
-<<<<<<< HEAD
 from numpy.typing import NDArray
-=======
->>>>>>> 49c1921 (Page: scripts and style in files of their own, linted, because no tool looked at 670 lines of JavaScript inside HTML)
 
 from lstm_fcn.container import artifact
 from lstm_fcn.container.artifact import Metadata
 from lstm_fcn.container.csv_header import HEADERLESS, Columns
-<<<<<<< HEAD
-from lstm_fcn.container.problem import Problem, Scaling
+from lstm_fcn.container.preprocess import Preprocessing
+from lstm_fcn.container.problem import Problem, Scaling, Task
 
 GOLDEN = Path(__file__).parent / "golden" / "v1"  # a trained model: two variables, three targets under a header
 
@@ -76,38 +69,9 @@ classifier (double[batch, 3, 2] series) => (float[batch, 3] probabilities, float
 """
 
 
-def save_plain_model(folder: Path) -> Path:
-    """A model of data without a header: series of one variable and 16 values, two classes."""
-    graph = PLAIN_GRAPH % ", ".join(map(str, SLOPE))
-    return _save(folder, graph, Problem(task="binary", classes=CLASSES, length=LENGTH, scaling=Scaling(method="none")))
-
-
-def save_model_of_variables(folder: Path, columns: tuple[str, ...] = ()) -> Path:
-    """A model for series of three variables and two time steps, whose classes are the variables."""
-    classes = ("y_a", "y_b", "y_c")
-    problem = Problem(
-        task="multiclass",
-        classes=classes,
-        columns=Columns(classes, columns, 3) if columns else HEADERLESS,
-        num_variables=3,
-        length=2,
-        scaling=Scaling(method="none"),
-    )
-    return _save(folder, VARIABLES_GRAPH, problem)
-
-
-def _save(folder: Path, text: str, problem: Problem) -> Path:
-    graph = onnx.parser.parse_model(text)
-    onnx.checker.check_model(graph)
-    metadata = Metadata(problem=problem, hyperparameters={}, metrics={}, versions={})
-    artifact.save(folder, metadata, graph.SerializeToString(), b"")
-=======
-from lstm_fcn.container.preprocess import Preprocessing
-from lstm_fcn.container.problem import Problem, Scaling, Task
-
 # The classes are directions: the score of a series is its mean product with a ramp from -1 to 1.
-GRAPH = """
-<ir_version: 10, opset_import: ["" : 20]>
+RAMPS_GRAPH = """
+<ir_version: 10, opset_import: ["" : 18]>
 ramps (double[N, {variables}, {length}] series) => (float[N, {classes}] probabilities{explanation})
 <
     double[{length}] ramp = {{{ramp}}}, double[1, {classes}] weights = {{{weights}}}, double bias = {{{bias}}},
@@ -129,53 +93,65 @@ ramps (double[N, {variables}, {length}] series) => (float[N, {classes}] probabil
 """
 
 
+def save_plain_model(folder: Path) -> Path:
+    """A model of data without a header: series of one variable and 16 values, two classes."""
+    graph = PLAIN_GRAPH % ", ".join(map(str, SLOPE))
+    return _save(folder, graph, Problem(task="binary", classes=CLASSES, length=LENGTH, scaling=Scaling(method="none")))
+
+
+def save_model_of_variables(folder: Path, columns: tuple[str, ...] = ()) -> Path:
+    """A model for series of three variables and two time steps, whose classes are the variables."""
+    classes = ("y_a", "y_b", "y_c")
+    problem = Problem(
+        task="multiclass",
+        classes=classes,
+        columns=Columns(classes, columns, 3) if columns else HEADERLESS,
+        num_variables=3,
+        length=2,
+        scaling=Scaling(method="none"),
+    )
+    return _save(folder, VARIABLES_GRAPH, problem)
+
+
 def save_model_of_ramps(
     folder: Path,
     classes: tuple[str, ...],
     *,
     task: Task = "multiclass",
     variables: int = 1,
-    length: int = 16,
     columns: Columns = HEADERLESS,
     preprocessing: Preprocessing | None = None,
     explains: bool = True,
 ) -> Path:
-    """Save a model in which rising series belong to the first, falling series to the second class.
+    """A model in which rising series belong to the first class, falling series to the second.
 
     With independent classes, series that hardly rise or fall belong to none of them.
     """
     problem = Problem(
         task=task,
         classes=classes,
-        class_counts=(1,) * len(classes),
-        series_count=len(classes),
         columns=columns,
         preprocessing=preprocessing or Preprocessing(missing_values="error", length_policy="error"),
         num_variables=variables,
-        length=length,
+        length=LENGTH,
         scaling=Scaling(method="none"),
     )
-    weights = [10.0, -10.0, *[1.0] * len(classes)][: len(classes)]
-    graph = GRAPH.format(
+    text = RAMPS_GRAPH.format(
         variables=variables,
-        length=length,
+        length=LENGTH,
         classes=len(classes),
-        explanation=f", float[N, {length}] explanation" if explains else "",
-        ramp=", ".join(map(str, np.linspace(-1, 1, length).tolist())),
-        weights=", ".join(map(str, weights)),
+        explanation=f", float[N, {LENGTH}] explanation" if explains else "",
+        ramp=", ".join(map(str, np.linspace(-1, 1, LENGTH).tolist())),
+        weights=", ".join(map(str, [10.0, -10.0, *[1.0] * len(classes)][: len(classes)])),
         bias=-0.5 if problem.independent else 0.0,
         activation="Sigmoid" if problem.independent else "Softmax <axis = 1>",
     )
-    metadata = Metadata(
-        problem=problem,
-        explains=explains,
-        hyperparameters={},
-        metrics={},
-        best_epoch=(1, 0),
-        versions={"lstm-fcn": "0.1.0"},
-    )
-    model = onnx.parser.parse_model(graph)
-    onnx.checker.check_model(model)
-    artifact.save(folder, metadata, model.SerializeToString(), b"")
->>>>>>> 49c1921 (Page: scripts and style in files of their own, linted, because no tool looked at 670 lines of JavaScript inside HTML)
+    return _save(folder, text, problem, explains)
+
+
+def _save(folder: Path, text: str, problem: Problem, explains: bool = True) -> Path:
+    graph = onnx.parser.parse_model(text)
+    onnx.checker.check_model(graph)
+    metadata = Metadata(problem=problem, explains=explains, hyperparameters={}, metrics={}, versions={})
+    artifact.save(folder, metadata, graph.SerializeToString(), b"")
     return folder

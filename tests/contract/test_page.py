@@ -6,9 +6,10 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 import numpy as np
 import pytest
@@ -79,7 +80,7 @@ def sites(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     servers, sites = [], {}
     for model in models:
         app = create_app(Predictor(model, threads=1), Settings.from_environment(SETTINGS))
-        server = make_server("127.0.0.1", 0, app, threaded=True)
+        server = make_server("127.0.0.1", 0, with_bounded_input(app.wsgi_app), threaded=True)
         threading.Thread(target=server.serve_forever, daemon=True).start()
         servers.append(server)
         sites[model.name] = Site(f"http://127.0.0.1:{server.port}/", app.test_client())
@@ -87,6 +88,17 @@ def sites(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     for server in servers:
         server.shutdown()
         server.server_close()
+
+
+def with_bounded_input(app: WSGIApplication) -> WSGIApplication:
+    """The application reads its input to the end, which gunicorn bounds by the length of the body."""
+
+    def bounded(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        length = int(environ.get("CONTENT_LENGTH") or 0)
+        environ["wsgi.input"] = io.BytesIO(environ["wsgi.input"].read(length))
+        return app(environ, start_response)
+
+    return bounded
 
 
 def series_csv(count: int, missing: bool = False) -> str:
