@@ -18,7 +18,7 @@ COMMANDS = {
     "visualize": ("lstm_fcn.client.local:visualize", "Draw what a model looks at."),
     "serve": ("lstm_fcn.client.local:serve", "Serve a model over HTTP, with a page to try it."),
     "transform": ("lstm_fcn.client.local:transform", "Predict whole folders of files of any size."),
-    "tune": ("lstm_fcn.client.tune:tune", "Search for good hyperparameters."),
+    "tune": ("lstm_fcn.client.tuning.command:tune", "Search for good hyperparameters."),
     "benchmark": ("lstm_fcn.benchmarks.commands:benchmark", "Measure accuracies over an archive of problems."),
     "sagemaker": (
         "lstm_fcn.client.sagemaker.commands:sagemaker",

@@ -1,0 +1,1 @@
+"""Local hyperparameter tuning with Optuna: `lstm-fcn tune`."""
