@@ -349,9 +349,9 @@ You need to set none of them. To set some:
 
 | where | how |
 |---|---|
-| `lstm-fcn train` | `--epochs 400 --recurrent gru` |
+| `lstm-fcn train`, `lstm-fcn tune` | `--epochs 400 --recurrent gru`, or `--hyperparameters FILE.json` |
 | a training job: `input/config/hyperparameters.json` | `{"epochs": "400", "recurrent": "gru"}` |
-| `lstm-fcn tune`, `lstm-fcn sagemaker train` and `tune` | `--set epochs=400 --set recurrent=gru` |
+| `lstm-fcn sagemaker train`, `lstm-fcn sagemaker tune` | `--set epochs=400 --set recurrent=gru` |
 
 Unknown names, wrong types and values out of range are refused, all at once, before any data is read. Values may be JSON
 strings or numbers: `"10"`, `10` and `10.0` are the same integer. An empty value, `None` or `null` selects the default

@@ -44,11 +44,11 @@ def parse_range(name: str, text: str) -> Range:
         parse_hyperparameters({name: "0"})  # raises: it suggests the nearest name
     if not PARAMETERS[name].search:
         tunable = ", ".join(p.name for p in PARAMETERS.values() if p.search)
-        raise UserError(f"{name} cannot be tuned; set it instead: --set {name}=VALUE. Tunable: {tunable}.")
+        raise UserError(f"{name} cannot be tuned; set it to a single value. Tunable: {tunable}.")
     if ":" not in text:
         values = tuple(dict.fromkeys(str(_parse_value(name, value)) for value in text.split(",")))
         if len(values) < 2:
-            raise UserError(f"{name}={text} is a single value, not a range; set it instead: --set {name}={text}.")
+            raise UserError(f"{name}={text} is a single value, not a range; set {name} instead of tuning it.")
         return Range(name, values)
     low_text, high_text, *rest = text.split(":")
     if len(rest) > 1 or not set(rest) <= set(SCALES):

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from lstm_fcn.client.tuning.search import TrialResult, TuningResult
 from lstm_fcn.container.files import write_atomically
 from lstm_fcn.container.ranges import Range
-from lstm_fcn.training.output.style import BLUE, DARK, GREY, VERMILION, house_style, png
+from lstm_fcn.training.output.style import BLUE, DARK, GREY, VERMILION, house_style, png, ticks
 
 TABLE_ROWS = 10
 
@@ -102,7 +102,7 @@ def draw(result: TuningResult) -> Figure:
     _draw_best_so_far(first, result)
     _draw_trials(first, result, {trial.number: float(trial.number) for trial in result.trials})
     first.set_title("trial")
-    first.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    first.xaxis.set_major_locator(ticks(5, integer=True))
     for name, axes in zip(names, panels, strict=False):
         _draw_trials(axes, result, _positions(result.trials, ranges[name]))
         _set_scale(axes, ranges[name])
@@ -157,4 +157,4 @@ def _set_scale(axes: Axes, values: Range) -> None:
         axes.xaxis.set_major_formatter("{x:g}")
         axes.xaxis.set_minor_formatter(NullFormatter())
     else:
-        axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+        axes.xaxis.set_major_locator(ticks(5))

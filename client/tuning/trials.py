@@ -108,16 +108,22 @@ def tune(
 
 
 def check_data(search: Search) -> None:
-    """Read the data once and print its size, so that invalid data ends the search before the first trial.
+    """Read the data once and print its size, so that what is wrong for every trial ends the search before the first.
 
     Raises:
-        UserError: the data is invalid.
+        UserError: the data is invalid, or the machine does not have the device that the hyperparameters ask for.
     """
+    import torch
+
     from lstm_fcn.training.data.loading import load
+    from lstm_fcn.training.devices import choose_placement
     from lstm_fcn.training.distributed import Group
 
+    settings = parse_hyperparameters(search.fixed)
     with _training_log(logging.StreamHandler(sys.stdout)):
-        load(search.channels, parse_hyperparameters(search.fixed), Group())
+        load(search.channels, settings, Group())
+        if not torch.cuda.is_available():  # on a GPU, this process would only occupy memory
+            choose_placement(settings.precision, Group(), settings.device)
 
 
 @contextlib.contextmanager
@@ -396,7 +402,7 @@ def _train(channels: dict[str, Source], values: dict[str, str], slot: int) -> di
 
     settings = parse_hyperparameters(values)
     data = load(channels, settings, Group())
-    placement = choose_placement(settings.precision, Group())
+    placement = choose_placement(settings.precision, Group(), settings.device)
     if placement.gpus > 1:  # each trial uses one of them
         placement = replace(placement, device=torch.device("cuda", slot % placement.gpus), gpus=1)
         torch.cuda.set_device(placement.device)

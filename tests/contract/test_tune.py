@@ -149,9 +149,7 @@ def test_a_trial_that_dies_or_cannot_be_trained_has_failed(tuning: Tuning) -> No
     assert [row["state"] for row in tuning.rows()] == ["failed", "failed", "complete"]
     text = (tuning.output / "report.md").read_text()
     assert "- trial 0: Hyperparameters: recurrent=none with convolutions=false leaves no network" in text
-    assert (
-        "- trial 1: The process of the trial ended with exit code -9; the machine may have run" in text
-    )
+    assert "- trial 1: The process of the trial ended with exit code -9; the machine may have run" in text
 
 
 def children(process: int) -> set[int]:

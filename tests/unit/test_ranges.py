@@ -29,8 +29,8 @@ def test_notation(name: str, text: str, expected: Range) -> None:
     [
         ("learning-rate", "0:1", "learning-rate is unknown"),
         ("num_layers", "1,2", "num_layers is unknown; did you mean num-layers?"),
-        ("epochs", "1,2", "epochs cannot be tuned; set it instead: --set epochs=VALUE. Tunable: "),
-        ("lr", "0.1", "lr=0.1 is a single value, not a range; set it instead: --set lr=0.1."),
+        ("epochs", "1,2", "epochs cannot be tuned; set it to a single value. Tunable: "),
+        ("lr", "0.1", "lr=0.1 is a single value, not a range; set lr instead of tuning it."),
         ("lr", "0.1,0.10", "lr=0.1,0.10 is a single value, not a range"),
         ("lr", "0.1,", "lr='' is empty; give a value."),
         ("lr", "0.1:0.2:0.3", "lr=0.1:0.2:0.3 is not a range; write LOW:HIGH, LOW:HIGH:SCALE or VALUE,VALUE,VALUE."),

@@ -174,7 +174,7 @@ class TestTune:
         ("arguments", "message"),
         [
             ([], "valid_accuracy is measured on validation data"),
-            (["--range", "seed=1:5"], "seed cannot be tuned; set it instead: --set seed=VALUE."),
+            (["--range", "seed=1:5"], "seed cannot be tuned; set it to a single value."),
             (
                 ["--range", "lr=0.1:2"],
                 "Error: Hyperparameters: lr=2 must be a number from 1e-07",
