@@ -64,7 +64,7 @@ def rate(run: Callable[[NDArray[np.float64]], object], series: NDArray[np.float6
 
 def transform(source: Path, target: Path, model: Path, precision: str) -> tuple[float, float]:
     """Run the transform; return seconds and peak resident MB."""
-    command = [sys.executable, "-m", "lstm_fcn.serving.transform", str(source), str(target), "--model", str(model)]
+    command = [sys.executable, "-m", "lstm_fcn.serving.transform", str(model), str(source), str(target)]
     started = time.perf_counter()
     process = subprocess.Popen([*command, "--precision", precision], stderr=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)

@@ -1,23 +1,24 @@
-"""`lstm-fcn`: from a CSV file to a trained classifier and its predictions, here or on SageMaker."""
+"""Train time series classifiers and predict with them, on this machine or on Amazon SageMaker."""
 
 import importlib
 import sys
 from importlib.util import find_spec
-from typing import Any
 
 import click
 
 from lstm_fcn import __version__
+from lstm_fcn.container.command_line import run_command
 from lstm_fcn.container.errors import UserError
 
-# Where each command is implemented. A command is imported when it is called, because extras may not be installed.
+# Where each command is and what it does. A command is imported when it is called: this keeps `--help` fast, and the
+# packages that one command needs do not have to be installed for another.
 COMMANDS = {
     "train": ("lstm_fcn.client.local:train", "Train a classifier on CSV files."),
     "predict": ("lstm_fcn.client.local:predict", "Predict the series of a CSV file."),
     "evaluate": ("lstm_fcn.client.local:evaluate", "Measure a model on labelled series."),
     "visualize": ("lstm_fcn.client.local:visualize", "Draw what a model looks at."),
     "serve": ("lstm_fcn.client.local:serve", "Serve a model over HTTP, with a page to try it."),
-    "transform": ("lstm_fcn.client.local:transform", "Predict whole folders of files of any size."),
+    "transform": ("lstm_fcn.serving.transform:transform", "Predict files and folders of any size."),
     "tune": ("lstm_fcn.client.tuning.command:tune", "Search for good hyperparameters."),
     "benchmark": ("lstm_fcn.benchmarks.commands:benchmark", "Measure accuracies over an archive of problems."),
     "sagemaker": (
@@ -39,8 +40,8 @@ EXTRAS = {
 }
 
 
-class Commands(click.Group):
-    """The commands of `COMMANDS`."""
+class LazyGroup(click.Group):
+    """The group of `COMMANDS`, which are imported when they are called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         return list(COMMANDS)
@@ -58,31 +59,19 @@ class Commands(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        """The list in `--help`, without loading any command."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
 
-@click.group(cls=Commands, help=__doc__, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=LazyGroup, help=__doc__, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="lstm-fcn")
 def lstm_fcn() -> None:
     pass
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command and return the exit code, which is 2 for invalid input."""
-    try:
-        code: Any = lstm_fcn.main(arguments, prog_name="lstm-fcn", standalone_mode=False)
-    except UserError as error:
-        click.echo(f"Error: {error}", err=True)
-        return UserError.exit_code
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except click.Abort:
-        click.echo("Aborted.", err=True)
-        return 130
-    return code if isinstance(code, int) else 0
+    """Run a command and return its exit code: 0, 2 for invalid input, 130 after Ctrl-C."""
+    return run_command(lstm_fcn, "lstm-fcn", arguments)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""Training, predicting, measuring and serving on this machine: friendly names for what the other rooms do."""
+"""Commands of `lstm-fcn` that work on this machine: train, predict, evaluate, visualize and serve.
+
+Libraries that take long to import are imported in the commands that need them, so that a mistake is reported at once.
+"""
 
 import json
 import os
@@ -7,157 +10,170 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_args
 
 import click
-import numpy as np
-from tqdm import tqdm
 
 from lstm_fcn.client.options import given_hyperparameters, hyperparameter_options
-from lstm_fcn.container import artifact
 from lstm_fcn.container.channels import data_files
 from lstm_fcn.container.errors import UserError
 from lstm_fcn.container.files import check_writable
 from lstm_fcn.container.hyperparameters import parse_hyperparameters
-from lstm_fcn.container.media_types import Precision
+from lstm_fcn.container.media_types import OUTPUTS, Precision
+from lstm_fcn.container.metrics import EpochLine
 from lstm_fcn.container.optml import OptML
 
 EXISTING = click.Path(exists=True, path_type=Path)
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
-JOB = ".job"  # in the output folder: the job while it runs, and after an interruption its checkpoints
+JOB = ".job"  # in the output folder: the running job; after an interruption, its checkpoints
 SCORES = ("precision", "recall", "f1", "rows")
 REPORT = ("report.html", "metrics.json", "curves.csv")
+BAR_METRICS = ("train_loss", "train_accuracy", "valid_loss", "valid_accuracy")
+
+precision_option = click.option(
+    "--precision", type=click.Choice(get_args(Precision)), default="float32", show_default=True
+)
 
 # Training
 
 
 @click.command()
-@click.option("--training", type=EXISTING, required=True, multiple=True, help="CSV file, or folder of them")
-@click.option("--validation", type=EXISTING, multiple=True, help="likewise; its best epoch is kept")
-@click.option("--model", type=EXISTING, help="earlier model to go on from: its folder or model.tar.gz")
+@click.option("--training", type=EXISTING, required=True, multiple=True, help="CSV file or folder of CSV files")
+@click.option("--validation", type=EXISTING, multiple=True, help="CSV file or folder; selects the best epoch")
+@click.option("--model", type=EXISTING, help="earlier model to continue training from: its folder or model.tar.gz")
 @click.option("--output", type=FOLDER, required=True, help="folder for the model and its report")
 @hyperparameter_options
 def train(
     training: Sequence[Path], validation: Sequence[Path], model: Path | None, output: Path, **options: Any
 ) -> int:
-    """Train a classifier on CSV files: a series a row, its label first.
+    """Train a classifier on CSV files with one series per row, its label first.
 
-    Interrupted, the same command goes on from where it was.
+    If training is interrupted (Ctrl-C), run the same command again to resume it.
     """
     channels = {"training": training, "validation": validation, "model": [model] if model else []}
     return train_model(channels, output, given_hyperparameters(options))
 
 
-def train_model(channels: dict[str, Sequence[Path]], output: Path, hyperparameters: dict[str, str]) -> int:
-    """Run a training job on these files; its model and report come into the folder `output`.
+def train_model(channels: Mapping[str, Sequence[Path]], output: Path, hyperparameters: dict[str, str]) -> int:
+    """Run a training job in a process of its own and move its model and report to the folder `output`.
+
+    Args:
+        channels: files and folders of each channel; see `container.channels`.
+        output: keeps its earlier model and report until the new ones are complete.
+        hyperparameters: as text, by name.
 
     Returns:
-        the job's exit code (see `training.__main__`).
+        the exit code of the job (see `training.__main__`); 130 if it was interrupted and can be resumed.
 
     Raises:
-        UserError: a hyperparameter is wrong, or the folder cannot be written to.
+        UserError: a hyperparameter or an input is invalid, or the output folder cannot be written to.
     """
-    parse_hyperparameters(hyperparameters)
+    settings = parse_hyperparameters(hyperparameters)
     check_writable(output, "output")
     optml = OptML(output / JOB)
-    links = _fill(optml, channels, hyperparameters)
-    # In what the job says, the places as the user knows them.
-    names = {str(link): str(path) for link, path in links.items()}
-    names |= {str(optml.output_data): str(output), str(optml.model): str(output)}
-    code = _watch(["lstm_fcn.training"], {"SAGEMAKER_BASE_DIR": str(optml.root)}, names)
+    names = _prepare(optml, channels, hyperparameters)
+    # The job's messages name its own folders; the user knows them by other names.
+    names |= {str(optml.output_data): str(output), str(optml.model): str(output), "UserError: ": "Error: "}
+    code = _run_job(optml.root, names, settings.epochs, settings.fine_tune_rounds + 1)
     if code == 0:
-        results = [optml.model / name for name in (artifact.GRAPH, artifact.WEIGHTS, artifact.METADATA)]
-        for path in (*results, *(optml.output_data / name for name in REPORT)):
-            if path.exists():
-                path.replace(output / path.name)
+        _replace_results(optml, output)
     folder, _ = optml.checkpoints()
-    if code == 0 or not (folder.is_dir() and any(folder.iterdir())):  # else the same command goes on from there
+    if code == 0 or not (folder.is_dir() and any(folder.iterdir())):
         shutil.rmtree(optml.root)
     return code
 
 
-def _fill(optml: OptML, channels: dict[str, Sequence[Path]], hyperparameters: dict[str, str]) -> dict[Path, Path]:
-    """Lay out the job as the platform does; the files stay where they are. Returns which link is whose."""
-    links: dict[Path, Path] = {}
+def _prepare(optml: OptML, channels: Mapping[str, Sequence[Path]], hyperparameters: dict[str, str]) -> dict[str, str]:
+    """Lay out the job as the platform does, with links to the files; returns the user's name for each path in it."""
+    names: dict[str, str] = {}
     shutil.rmtree(optml.root / "input", ignore_errors=True)
-    for name, paths in channels.items():
+    for channel, paths in channels.items():
         for number, path in enumerate(paths):
-            place = optml.data / name / f"{number}-{path.name}"
+            place = optml.data / channel / f"{number}-{path.name}"
             files = data_files(path) if path.is_dir() else [path]
-            links |= {place / file.relative_to(path) if path.is_dir() else place: file for file in files}
-    for link, file in links.items():
-        link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to(file.resolve())
+            if not files:
+                raise UserError(f"The folder {path} contains no data files.")
+            for file in files:
+                link = place / file.relative_to(path) if path.is_dir() else place
+                link.parent.mkdir(parents=True, exist_ok=True)
+                link.symlink_to(file.resolve())
+                names[str(link)] = str(file)
+        names[str(optml.data / channel)] = ", ".join(map(str, paths))
     optml.config.mkdir(parents=True, exist_ok=True)
     (optml.config / "hyperparameters.json").write_text(json.dumps(hyperparameters))
-    return links
+    return names
 
 
-def _watch(module: list[str], environment: dict[str, str], names: dict[str, str]) -> int:
-    """Run `python -m module`; a bar follows its epochs where a person watches, else its lines come as they are.
+def _run_job(root: Path, names: Mapping[str, str], epochs: int, rounds: int) -> int:
+    """Run the job and show its progress: a bar on a terminal, otherwise the lines of its log.
 
-    In them, `names` are replaced.
+    Args:
+        root: of the job's folders.
+        names: replacements in what the job prints.
+        epochs: of one round.
+        rounds: of training, with the fine-tuning rounds.
     """
+    from tqdm import tqdm
 
     def rename(text: str) -> str:
         for name, better in names.items():
             text = text.replace(name, better)
         return text
 
-    command = [sys.executable, "-m", *module]
-    everything = {**os.environ, **environment, "PYTHONUNBUFFERED": "1"}
+    settings = {"SAGEMAKER_BASE_DIR": str(root), "LSTM_FCN_RESUMABLE": "true", "PYTHONUNBUFFERED": "1"}
     with (
         tempfile.TemporaryFile("w+") as errors,
-        subprocess.Popen(command, env=everything, stdout=subprocess.PIPE, stderr=errors, text=True) as process,
-        _hand_on(process),
+        _run_module("lstm_fcn.training", settings, stdout=subprocess.PIPE, stderr=errors) as process,
+        tqdm(total=epochs * rounds, unit="epoch", dynamic_ncols=True, disable=not sys.stderr.isatty()) as bar,
     ):
-        bar = tqdm(unit="epoch", dynamic_ncols=True, disable=not sys.stderr.isatty())
         for line in process.stdout or ():
-            epoch = None if bar.disable else _epoch(line)
+            epoch = None if bar.disable else EpochLine.parse(line)
             if epoch is None:
                 bar.write(rename(line.rstrip("\n")))
                 sys.stdout.flush()
                 continue
-            done, bar.total, text = epoch
-            bar.set_postfix_str(text, refresh=False)
-            bar.update(done - bar.n)
-        bar.close()
+            shown = (f"{name}={epoch.metrics[name]:.4f}" for name in BAR_METRICS if name in epoch.metrics)
+            bar.set_postfix_str(" ".join(shown), refresh=False)
+            bar.update(epoch.round * epochs + epoch.epoch - bar.n)
         code = process.wait()
+        bar.close()
         errors.seek(0)
         sys.stderr.write(rename(errors.read()))
-        return code
+        return code if code >= 0 else 128 - code
+
+
+def _replace_results(optml: OptML, output: Path) -> None:
+    """Move model and report to `output`. An old report never stands beside a new model."""
+    from lstm_fcn.container import artifact
+
+    for name in REPORT:
+        (output / name).unlink(missing_ok=True)
+    model = [optml.model / name for name in (artifact.GRAPH, artifact.WEIGHTS, artifact.METADATA)]
+    for path in (*model, *(optml.output_data / name for name in REPORT)):
+        if path.exists():  # a report that could not be written is missing
+            path.replace(output / path.name)
 
 
 @contextmanager
-def _hand_on(process: "subprocess.Popen[str]") -> Iterator[None]:
-    """Signals to stop go to the process, which saves what there is."""
+def _run_module(module: str, settings: Mapping[str, str], **streams: Any) -> "Iterator[subprocess.Popen[str]]":
+    """Start `python -m module` with these environment variables; SIGINT and SIGTERM stop it, and not this process.
 
-    def hand_on(number: int, _: object) -> None:
-        process.send_signal(number)
-
-    # A terminal sends Ctrl-C to both by itself.
-    earlier = {signal.SIGTERM: signal.signal(signal.SIGTERM, hand_on)}
-    earlier[signal.SIGINT] = signal.signal(signal.SIGINT, signal.SIG_IGN if sys.stdin.isatty() else hand_on)
-    try:
-        yield
-    finally:
-        for number, handler in earlier.items():
-            signal.signal(number, handler)
-
-
-def _epoch(line: str) -> tuple[int, int, str] | None:
-    """Number, total and metrics of an epoch's line."""
-    if not line.startswith("epoch: ") or "train_loss: " not in line:
-        return None
-    place, _, rest = line.removeprefix("epoch: ").partition(", ")
-    done, _, total = place.partition("/")
-    wanted = ("train_loss", "train_accuracy", "valid_loss", "valid_accuracy")
-    metrics = [part for part in rest.strip().split(", ") if part.split(":")[0] in wanted]
-    return int(done), int(total), " ".join(part.replace(": ", "=") for part in metrics)
+    In a terminal, Ctrl-C reaches both processes. It is passed on as SIGTERM all the same, because it may have been sent
+    to this process alone, and a second SIGINT would end a training job without a checkpoint.
+    """
+    command = [sys.executable, "-m", module]
+    with subprocess.Popen(command, env={**os.environ, **settings}, text=True, **streams) as process:
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        previous = {number: signal.signal(number, lambda *_: process.terminate()) for number in numbers}
+        try:
+            yield process
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
 
 
 # Using a model
@@ -167,59 +183,45 @@ def _epoch(line: str) -> tuple[int, int, str] | None:
 @click.argument("model", type=FOLDER)
 @click.argument("data", type=click.Path(allow_dash=True, path_type=Path))
 @click.option("--output", type=click.Path(path_type=Path), default=Path("-"), help="file to write [standard output]")
-@click.option("--outputs", default="", help="such as predicted_label,probability,probabilities,explanation")
-@click.option("--header", is_flag=True, help="start with a line of names")
-@click.option("--join", is_flag=True, help="put the predictions behind the cells of their row")
-@click.option("--precision", type=click.Choice(get_args(Precision)), default="float32", show_default=True)
-def predict(model: Path, data: Path, output: Path, outputs: str, header: bool, join: bool, precision: str) -> int:
-    """Predict the series of the CSV file DATA (- for standard input), one prediction a row.
+@click.option("--outputs", default="", help="outputs, separated by commas: " + ", ".join(OUTPUTS))
+@click.option("--header", is_flag=True, help="write a header line")
+@click.option("--join", is_flag=True, help="write each prediction after the cells of its row")
+@precision_option
+def predict(model: Path, data: Path, output: Path, **options: Any) -> int:
+    """Predict the series of the CSV file DATA (- for standard input) with the model in the folder MODEL.
 
-    Series have no label; where the training data had a header, so must they.
+    The series have no label. They need a header if the training data had one. An existing output file is replaced.
     """
     _check_model(model)
-    flags = [name for name, given in (("--header", header), ("--join", join), ("--overwrite", True)) if given]
-    arguments = ["--model", str(model), "--outputs", outputs, "--precision", precision, *flags]
-    return _call("lstm_fcn.serving.transform", [*arguments, str(data), str(output)])
+    from lstm_fcn.serving.transform import transform_files
 
-
-@click.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
-@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-def transform(arguments: Sequence[str]) -> int:
-    """Predict whole folders of files of any size: lstm-fcn transform INPUT OUTPUT --model MODEL."""
-    return _call("lstm_fcn.serving.transform", arguments)
+    return transform_files(model, data, output, overwrite=True, **options)
 
 
 @click.command()
 @click.argument("model", type=FOLDER)
 @click.argument("data", type=FILE)
-@click.option("--json", "as_json", is_flag=True, help="for programs")
+@click.option("--json", "as_json", is_flag=True, help="print JSON")
 def evaluate(model: Path, data: Path, as_json: bool) -> None:
     """Measure the model in the folder MODEL on the labelled series of the CSV file DATA."""
+    _check_model(model)
     from lstm_fcn.training.output.visualize import read_subject
 
-    evaluation = read_subject(model, data).evaluation
-    right = evaluation.predictions == evaluation.truth
-    accuracy = float((right.all(axis=1) if evaluation.independent else right).mean())
-    scores = evaluation.scores()
-    found = scores[scores[:, 3] > 0]
-    metrics = {
-        "rows": len(evaluation.truth),
-        "accuracy": accuracy,
-        "balanced_accuracy": float(np.nanmean(found[:, 1])),
-        "f1": float(np.nanmean(found[:, 2])),
-    }
-    classes = [
-        {"class": name, **dict(zip(SCORES, values, strict=True))}
-        for name, values in zip(evaluation.classes, scores.tolist(), strict=True)
-    ]
+    subject = read_subject(model, data)
+    evaluation, scores = subject.evaluation, subject.evaluation.scores().tolist()
+    metrics = {"rows": len(evaluation.truth), **subject.metrics()}
     if as_json:
+        classes = [
+            {"class": name, **dict(zip(SCORES, values, strict=True))}
+            for name, values in zip(evaluation.classes, scores, strict=True)
+        ]
         click.echo(json.dumps({**metrics, "classes": classes}, indent=2))
         return
     for name, value in metrics.items():
         click.echo(f"{name:<20} {value:.4f}" if isinstance(value, float) else f"{name:<20} {value}")
     width = max(map(len, ("class", *evaluation.classes)))
     click.echo(f"\n{'class':<{width}}  " + "  ".join(f"{name:>9}" for name in SCORES))
-    for name, (*values, rows) in zip(evaluation.classes, scores.tolist(), strict=True):
+    for name, (*values, rows) in zip(evaluation.classes, scores, strict=True):
         click.echo(f"{name:<{width}}  " + "  ".join(f"{value:>9.4f}" for value in values) + f"  {rows:>9.0f}")
 
 
@@ -228,12 +230,17 @@ def evaluate(model: Path, data: Path, as_json: bool) -> None:
 @click.argument("data", type=FILE)
 @click.argument("pictures", type=FOLDER)
 @click.option("--row", "rows", type=click.IntRange(1), multiple=True, help="class activation map of this row of DATA")
-@click.option("--class", "class_name", metavar="LABEL", help="what speaks for this class, not for the predicted one")
-@click.option("--one-per-class", is_flag=True, help="attention: the first series of each class only")
+@click.option("--class", "class_name", metavar="LABEL", help="class to explain [the predicted one]")
+@click.option("--one-per-class", is_flag=True, help="draw attention for the first series of each class only")
 def visualize(
-    model: Path, data: Path, pictures: Path, rows: tuple[int, ...], class_name: str, one_per_class: bool
+    model: Path, data: Path, pictures: Path, rows: tuple[int, ...], class_name: str | None, one_per_class: bool
 ) -> None:
-    """Draw what the model in the folder MODEL makes of the labelled series of the CSV file DATA, into PICTURES."""
+    """Draw pictures of the model in the folder MODEL.
+
+    DATA is a CSV file of labelled series to show the model with, such as the validation data. PICTURES is the folder to
+    write to.
+    """
+    _check_model(model)
     from lstm_fcn.training.output.visualize import draw_model
 
     for name in draw_model(model, data, pictures, rows, class_name, one_per_class):
@@ -242,34 +249,32 @@ def visualize(
 
 @click.command()
 @click.argument("model", type=FOLDER)
+@click.option("--host", default="127.0.0.1", show_default=True, help="address to listen on; 0.0.0.0: all interfaces")
 @click.option("--port", type=click.IntRange(1, 65535), default=8080, show_default=True)
-@click.option("--workers", type=click.IntRange(1, 256), help="processes [one for each core]")
-@click.option("--precision", type=click.Choice(get_args(Precision)), default="float32", show_default=True)
-def serve(model: Path, port: int, workers: int | None, precision: str) -> int:
+@click.option("--workers", type=click.IntRange(1, 256), help="worker processes [one per core]")
+@precision_option
+def serve(model: Path, host: str, port: int, workers: int | None, precision: str) -> int:
     """Serve the model in the folder MODEL over HTTP, with a page to try it at the address that is printed."""
     _check_model(model)
-    settings = {"SAGEMAKER_BIND_TO_PORT": str(port), "LSTM_FCN_PRECISION": precision, "LSTM_FCN_PAGE": "true"}
+    settings = {
+        "LSTM_FCN_HOST": host,
+        "SAGEMAKER_BIND_TO_PORT": str(port),
+        "LSTM_FCN_PRECISION": precision,
+        "LSTM_FCN_PAGE": "true",
+    }
     if workers:
         settings["SAGEMAKER_MODEL_SERVER_WORKERS"] = str(workers)
-    click.echo(f"http://localhost:{port}/")
+    click.echo(f"http://{'localhost' if host == '0.0.0.0' else host}:{port}/")  # noqa: S104 - compared, not bound
     with tempfile.TemporaryDirectory() as root:
         (Path(root) / "model").symlink_to(model.resolve())
-        return _call("lstm_fcn.serving", (), {**settings, "SAGEMAKER_BASE_DIR": root})
+        with _run_module("lstm_fcn.serving", {**settings, "SAGEMAKER_BASE_DIR": root}) as process:
+            return process.wait()
 
 
 def _check_model(folder: Path) -> None:
-    """Say at once, and in the words of this command, that there is no model."""
+    """Raise `UserError` if the folder contains no usable model, before anything slow is imported."""
     if not folder.is_dir():
-        raise UserError(f"There is no folder {folder}; it should be the --output of lstm-fcn train.")
+        raise UserError(f"There is no folder {folder}; give the --output folder of `lstm-fcn train`.")
+    from lstm_fcn.container import artifact
+
     artifact.load(folder)
-
-
-def _call(module: str, arguments: Sequence[str], environment: dict[str, str] | None = None) -> int:
-    """Run `python -m module` with these arguments, as if it had been called; returns its exit code."""
-    command = [sys.executable, "-m", module, *arguments]
-    name = {"_LSTM_FCN_COMMAND": click.get_current_context().command_path}  # what its --help calls it
-    with (
-        subprocess.Popen(command, env={**os.environ, **name, **(environment or {})}, text=True) as process,
-        _hand_on(process),
-    ):
-        return process.wait()

@@ -1,13 +1,11 @@
-"""Predictions over CSV files of any size, without HTTP: the endpoint's predictions, row for row.
+"""Predictions for CSV files of any size, without HTTP. The predictions are the same as the endpoint's.
 
-Files are read, predicted and written in blocks, on all cores. An output appears under its name once it is whole.
+Files are read, predicted and written in blocks, on all cores. An output appears under its name once it is complete.
 """
 
-import argparse
 import contextlib
 import gzip
 import io
-import logging
 import os
 import signal
 import sys
@@ -18,36 +16,36 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, cast, get_args
+from typing import Any, BinaryIO, cast, get_args
 
+import click
 from tqdm import tqdm
 
 from lstm_fcn.container.channels import data_files
+from lstm_fcn.container.command_line import INTERRUPTED, run_command
 from lstm_fcn.container.cores import available_cores
 from lstm_fcn.container.csv_blocks import Plain, unpacked
 from lstm_fcn.container.csv_reader import Block, SeriesReader
 from lstm_fcn.container.errors import AlgorithmError, UserError
-from lstm_fcn.container.media_types import CSV, JSON_LINES, Precision, parse_outputs
-from lstm_fcn.container.optml import OptML
+from lstm_fcn.container.media_types import CSV, JSON_LINES, OUTPUTS, Precision, parse_outputs
 from lstm_fcn.serving.encode import Encoder
 from lstm_fcn.serving.negotiation import ResponseFormat
 from lstm_fcn.serving.predictor import Predictor, TooLargeError
 
-logger = logging.getLogger(__name__)
-
 STANDARD = Path("-")  # standard input or output
-SUFFIX = ".out"  # of the outputs of a folder, as a batch transform job names them
-PROGRESS_INTERVAL = 30.0  # seconds between lines of progress, where nobody watches a bar
-INTERRUPTED = 130
+SUFFIX = ".out"  # appended to the names of a folder's files, as in a batch transform job
+PROGRESS_INTERVAL = 30.0  # seconds between progress lines if standard error is not a terminal
 
-_unfinished: set[Path] = set()  # what a stop must remove
+
+_partial: Path | None = None  # temporary file of the output that is being written
+_partial_lock = threading.Lock()  # held while it is created, and by a stop until the program has ended
 
 
 @dataclass(frozen=True)
 class Transform:
-    """What is done to every file.
+    """Converts a file of series into a file of predictions.
 
-    join: the predictions follow the cells of their row, as with `JoinSource=Input` of a batch transform job.
+    join: predictions follow the cells of their row, as with `JoinSource=Input` of a batch transform job.
     """
 
     predictor: Predictor
@@ -55,12 +53,16 @@ class Transform:
     join: bool = False
 
     def run(self, stream: BinaryIO, name: str, sink: BinaryIO, advance: Callable[[int], None]) -> int:
-        """Predict the rows of `stream`, called `name` in messages, into `sink`; returns how many there were.
+        """Write predictions for the rows of `stream` to `sink` and return the number of rows.
 
-        `advance` is told of rows that were written.
+        Args:
+            stream: uncompressed CSV.
+            name: of the stream, for messages.
+            sink: receives one line per row.
+            advance: called with the number of rows each time some have been written.
 
         Raises:
-            UserError: names the first row that is wrong; `sink` then holds some of the rows before it.
+            UserError: names the first invalid row; `sink` may then hold predictions for rows before it.
         """
         metadata = self.predictor.metadata
         reader = _TextReader(
@@ -82,7 +84,7 @@ class Transform:
         return rows
 
     def _work(self, encoder: Encoder, reader: "_TextReader", block: Block) -> Callable[[], list[str]]:
-        """What remains to be done with a block once it is read."""
+        """A function that predicts a block; it may run in another thread while the next block is read."""
         lines, metadata = reader.lines_of(block) if self.join else [], self.predictor.metadata
 
         def predict() -> list[str]:
@@ -101,7 +103,7 @@ class Transform:
         return [f"{line},{prediction}" for line, prediction in zip(lines, predictions, strict=True)]
 
     def _in_order(self, tasks: Iterator[Callable[[], list[str]]]) -> Iterator[list[str]]:
-        """The tasks' results in order; some are worked on ahead, while the caller reads and writes."""
+        """Run tasks in threads, a few ahead of the caller, and yield their results in order."""
         cores = available_cores()
         waiting: deque[Future[list[str]]] = deque()
         with ThreadPoolExecutor(cores) as pool:
@@ -117,7 +119,7 @@ class Transform:
 
 
 class _TextReader(SeriesReader):
-    """Knows the text of the block that it gave out last."""
+    """A reader that keeps the text of its latest block."""
 
     _number, _text = 1, b""
 
@@ -127,18 +129,18 @@ class _TextReader(SeriesReader):
             yield number, text, plain
 
     def lines_of(self, block: Block) -> list[str]:
-        """The lines of the last block's rows, as they are in the file."""
+        """The lines of the latest block's rows, as written in the file."""
         lines = self._text.split(b"\n")
         return [lines[row - self._number].decode() for row in block.rows]
 
     @property
     def header_line(self) -> list[str]:
-        """The file's header, if it has one."""
+        """The header of the file; an empty list without one."""
         return [] if self.header is None else [self.header.line]
 
 
 class Progress:
-    """A bar where a person watches, else a line now and then; both on standard error."""
+    """Progress on standard error: a bar on a terminal, otherwise a line every `PROGRESS_INTERVAL` seconds."""
 
     def __init__(self, name: str, stream: BinaryIO, size: int | None) -> None:
         self._name, self._stream, self._size = name, stream, size
@@ -147,7 +149,7 @@ class Progress:
         self._bar = tqdm(total=size, desc=name, unit="B", unit_scale=True, disable=not sys.stderr.isatty())
 
     def advance(self, rows: int) -> None:
-        """Some more rows are done."""
+        """Report that `rows` more rows have been written."""
         self._rows += rows
         place = self._stream.tell() if self._size else 0
         self._bar.set_postfix_str(f"{self._rows} rows, {self._rate():.0f} rows/s", refresh=False)
@@ -155,21 +157,31 @@ class Progress:
         if self._bar.disable and time.monotonic() - self._last_line > PROGRESS_INTERVAL:
             self._last_line = time.monotonic()
             share = f", {place / self._size:.0%}" if self._size else ""
-            logger.info("%s: %d rows%s, %.0f rows/s", self._name, self._rows, share, self._rate())
+            self._print(share)
 
     def finish(self) -> None:
+        """Remove the bar and print the totals."""
         self._bar.close()
-        logger.info("%s: %d rows, %.0f rows/s", self._name, self._rows, self._rate())
+        self._print("")
+
+    def _print(self, share: str) -> None:
+        click.echo(f"{self._name}: {self._rows} rows{share}, {self._rate():.0f} rows/s", err=True)
 
     def _rate(self) -> float:
         return self._rows / max(time.monotonic() - self._started, 1e-9)
 
 
 def transform_file(transform: Transform, source: Path, target: Path) -> None:
-    """Predict one file, or standard input, into another, or standard output; gzip by content and by name.
+    """Predict one file. gzip is detected in the input, and selected for the output by the suffix .gz.
+
+    Args:
+        transform: to apply.
+        source: CSV file, or `-` for standard input.
+        target: file to write, or `-` for standard output.
 
     Raises:
-        UserError: the input is wrong or cannot be read, or the output cannot be written; nothing is left of it then.
+        UserError: the input is invalid; there is no output then.
+        OSError: a file cannot be read or written.
     """
     with _open_source(source) as (stream, raw), _open_target(target) as sink:
         name = "standard input" if source == STANDARD else str(source)
@@ -181,7 +193,7 @@ def transform_file(transform: Transform, source: Path, target: Path) -> None:
 
 @contextlib.contextmanager
 def _open_source(path: Path) -> Iterator[tuple[BinaryIO, BinaryIO]]:
-    """The text of a file, unpacked if need be, and the file itself."""
+    """Open a file for reading, decompressed if necessary; also yields the file as it is on disk."""
     with contextlib.ExitStack() as stack:
         raw = cast(io.BufferedReader, sys.stdin.buffer if path == STANDARD else stack.enter_context(path.open("rb")))
         yield stack.enter_context(unpacked(raw, str(path))), raw
@@ -189,16 +201,18 @@ def _open_source(path: Path) -> Iterator[tuple[BinaryIO, BinaryIO]]:
 
 @contextlib.contextmanager
 def _open_target(path: Path) -> Iterator[BinaryIO]:
-    """A file that gets its name once it is whole and on the disk; one that is not is removed."""
+    """Open an output that gets its name once it is complete and on the disk; after an error it is removed."""
     if path == STANDARD:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    _unfinished.add(partial)
+    global _partial
+    with _partial_lock:
+        partial = _partial = path.with_name(f".{path.name}.partial")
+        file = partial.open("wb")
     try:
-        with partial.open("wb") as file:
+        with file:
             if path.suffix == ".gz":
                 with gzip.GzipFile(filename="", fileobj=file, mode="wb", mtime=0) as packed:
                     yield cast(BinaryIO, packed)
@@ -209,25 +223,24 @@ def _open_target(path: Path) -> Iterator[BinaryIO]:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
-        _unfinished.discard(partial)
 
 
-def plan(source: Path, target: Path, overwrite: bool) -> list[tuple[Path, Path]]:
-    """Each file that is to be predicted, with its output.
+def pair_files(source: Path, target: Path, overwrite: bool) -> list[tuple[Path, Path]]:
+    """Each input file with its output file.
 
-    Of a folder, all data files; those with an output already are left out unless it shall be overwritten.
+    For a folder, these are all its data files, except those whose output exists unless `overwrite` is set.
 
     Raises:
-        UserError: there is no such input, it holds nothing, or the output is in the way.
+        UserError: the input does not exist or is empty, or the output exists or lies inside the input.
     """
     if source == STANDARD:
         pairs = [(source, target)]
     elif source.is_dir():
         if target == STANDARD or target.resolve().is_relative_to(source.resolve()):
-            raise UserError(f"The predictions of the files in {source} go into a folder of their own, outside of it.")
+            raise UserError(f"The output for the folder {source} must be a folder outside of it, not {target}.")
         pairs = [(path, target / f"{path.relative_to(source)}{SUFFIX}") for path in data_files(source)]
         if not pairs:
-            raise UserError(f"{source} holds no file with content.")
+            raise UserError(f"The folder {source} contains no data files.")
     elif source.is_file():
         pairs = [(source, target / f"{source.name}{SUFFIX}" if target.is_dir() else target)]
     else:
@@ -235,89 +248,119 @@ def plan(source: Path, target: Path, overwrite: bool) -> list[tuple[Path, Path]]
     done = [output for _, output in pairs if output != STANDARD and output.exists()]
     if done and not overwrite:
         if not source.is_dir():
-            raise UserError(f"{done[0]} exists already; --overwrite replaces it.")
-        logger.info("%d of %d outputs exist already and are kept; --overwrite replaces them", len(done), len(pairs))
+            raise UserError(f"{done[0]} exists; --overwrite replaces it.")
+        click.echo(f"{len(done)} of {len(pairs)} outputs exist and are kept; --overwrite replaces them", err=True)
         pairs = [(path, output) for path, output in pairs if output not in done]
     return pairs
 
 
-def _parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog=os.environ.get("_LSTM_FCN_COMMAND", "python -m lstm_fcn.serving.transform"), description=__doc__
-    )
-    parser.add_argument("input", type=Path, help="CSV file, folder of them, or - for standard input; gzip files, too")
-    parser.add_argument(
-        "output", type=Path, help="file, folder, or - for standard output; packed if its name ends with .gz"
-    )
-    parser.add_argument("--model", type=Path, default=OptML.from_environment().model, help="the model's folder")
-    parser.add_argument("--outputs", default="", help="such as predicted_label,probability,probabilities,explanation")
-    parser.add_argument("--format", choices=("csv", "jsonlines"), default="csv")
-    parser.add_argument("--header", action="store_true", help="start CSV with a line of names")
-    parser.add_argument("--join", action="store_true", help="put the predictions behind the cells of their row")
-    parser.add_argument("--precision", choices=get_args(Precision), default="float32")
-    parser.add_argument("--overwrite", action="store_true", help="replace outputs that exist already")
-    return parser.parse_args()
+def transform_files(
+    model: Path,
+    source: Path,
+    target: Path,
+    *,
+    outputs: str = "",
+    file_format: str = "csv",
+    header: bool = False,
+    join: bool = False,
+    precision: Precision = "float32",
+    overwrite: bool = False,
+) -> int:
+    """Predict a file, a folder or standard input; the arguments are those of the command `transform`.
 
+    SIGINT and SIGTERM end the whole program with exit code 130.
 
-def _run(arguments: argparse.Namespace) -> None:
-    if arguments.join and (arguments.format != "csv" or arguments.header):
-        raise UserError("--join goes with --format csv and without --header.")
+    Returns:
+        0; 1 if the reader of standard output closed it.
+
+    Raises:
+        UserError: an argument or the input is invalid, or a file cannot be read or written. Outputs of earlier files
+            are complete; the file at fault has none.
+    """
+    if join and (file_format != "csv" or header):
+        raise UserError("--join requires --format csv and cannot be combined with --header.")
     try:
-        outputs = parse_outputs(arguments.outputs) if arguments.outputs else ()
+        names = parse_outputs(outputs) if outputs else ()
     except ValueError as error:
-        raise UserError(f"--outputs {arguments.outputs}: {error}.") from error
-    media_type = CSV if arguments.format == "csv" else JSON_LINES
-    reply = ResponseFormat(media_type, outputs, header=True if arguments.header else None)
-    pairs = plan(arguments.input, arguments.output, arguments.overwrite)
-    predictor = Predictor(arguments.model, available_cores(), arguments.precision)
-    Encoder(predictor.metadata).outputs(reply)
-    for source, target in pairs:
-        transform_file(Transform(predictor, reply, arguments.join), source, target)
+        raise UserError(f"--outputs {outputs}: {error}.") from error
+    reply = ResponseFormat(CSV if file_format == "csv" else JSON_LINES, names, header=True if header else None)
+    with _exit_on_stop():
+        try:
+            pairs = pair_files(source, target, overwrite)
+            predictor = Predictor(model, available_cores(), precision)
+            Encoder(predictor.metadata).outputs(reply)
+            for path, output in pairs:
+                transform_file(Transform(predictor, reply, join), path, output)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return AlgorithmError.exit_code
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else "The output cannot be written: "
+            raise UserError(f"{where}{error.strerror}.") from error
+    return 0
 
 
-def _lines(texts: list[str]) -> bytes:
-    return "".join(f"{text}\n" for text in texts).encode()
+@contextlib.contextmanager
+def _exit_on_stop() -> Iterator[None]:
+    """End the program at once on SIGINT or SIGTERM, and remove the output that is not complete.
 
-
-def _watch_for_stops() -> None:
-    """End at once on SIGINT or SIGTERM, from a thread of its own.
-
-    A handler runs in the main thread, which may be waiting for input; and an exception out of it, wherever the program
-    is, could leave a lock behind that another thread needs.
+    A thread does this, because a signal handler runs in the main thread, which may be waiting for input; and an
+    exception raised there could leave a lock behind that another thread needs.
     """
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
 
-    def stop() -> None:
-        os.read(reading, 1)
-        for path in _unfinished:
-            path.unlink(missing_ok=True)
-        os.write(sys.stderr.fileno(), b"stopped; the file that was being predicted has no output\n")
-        os._exit(INTERRUPTED)
+    def wait_for_stop() -> None:
+        if not os.read(reading, 1):
+            return
+        with _partial_lock:
+            if _partial is not None:
+                _partial.unlink(missing_ok=True)
+            os.write(sys.stderr.fileno(), b"Interrupted; the file that was being predicted has no output.\n")
+            os._exit(INTERRUPTED)
 
-    threading.Thread(target=stop, daemon=True).start()
-    signal.set_wakeup_fd(writing)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: None)  # without a handler, there is no byte in the pipe
+    watcher = threading.Thread(target=wait_for_stop, daemon=True)
+    watcher.start()
+    previous_pipe = signal.set_wakeup_fd(writing)
+    # Without a handler, a signal would not write to the pipe.
+    previous = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(previous_pipe)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+        os.close(writing)
+        watcher.join()
+        os.close(reading)
+
+
+@click.command()
+@click.argument("model", type=click.Path(file_okay=False, path_type=Path))
+@click.argument("source", metavar="INPUT", type=click.Path(allow_dash=True, path_type=Path))
+@click.argument("target", metavar="OUTPUT", type=click.Path(allow_dash=True, path_type=Path))
+@click.option("--outputs", default="", help="outputs, separated by commas: " + ", ".join(OUTPUTS))
+@click.option("--format", "file_format", type=click.Choice(["csv", "jsonlines"]), default="csv", show_default=True)
+@click.option("--header", is_flag=True, help="write a header line (CSV)")
+@click.option("--join", is_flag=True, help="write each prediction after the cells of its row (CSV)")
+@click.option("--precision", type=click.Choice(get_args(Precision)), default="float32", show_default=True)
+@click.option("--overwrite", is_flag=True, help="replace outputs that exist")
+def transform(model: Path, source: Path, target: Path, **options: Any) -> int:
+    """Predict files of any size with the model in the folder MODEL, on all cores.
+
+    INPUT is a CSV file, a folder of them, or - for standard input; gzip-compressed files are detected. OUTPUT is a
+    file (compressed if its name ends in .gz), a folder, or - for standard output. An output appears under its name
+    once it is complete.
+    """
+    return transform_files(model, source, target, **options)
 
 
 def main() -> int:
-    """Returns 0 if every output is whole, 2 if the input must be mended, 1 if the fault is ours; a stop gives 130."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    _watch_for_stops()
-    try:
-        _run(_parse_arguments())
-    except UserError as error:
-        print(f"UserError: {error}", file=sys.stderr)
-        return UserError.exit_code
-    except BrokenPipeError:  # whoever read our standard output has had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return AlgorithmError.exit_code
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else "The output cannot be written: "
-        print(f"UserError: {where}{error.strerror}.", file=sys.stderr)
-        return UserError.exit_code
-    return 0
+    return run_command(transform, "python -m lstm_fcn.serving.transform")
+
+
+def _lines(texts: list[str]) -> bytes:
+    return "".join(f"{text}\n" for text in texts).encode()
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ SAGEMAKER_BASE_DIR (default /opt/ml):
   checkpoints/                        a restarted job resumes from the latest checkpoint
 A job that is stopped by SIGTERM saves the best model so far. Hyperparameters:
 """
-STOPPED = 143  # what a shell reports of a process that SIGTERM ended
+STOPPED, INTERRUPTED = 143, 130  # what a shell reports of a process that SIGTERM or Ctrl-C ended
 NOTHING_TO_SAVE = "Stopped before the first training step; there is no model to save."
 NOTHING_TO_RESUME = "Interrupted before the first training step; nothing was saved."
 
@@ -48,7 +48,9 @@ def main() -> int:
         return program.fail(f"UserError: {error}", UserError.exit_code)
     except Interrupted as interruption:
         print(interruption, file=sys.stderr, flush=True)
-        return stop.exit_code
+        return INTERRUPTED
+    except KeyboardInterrupt:  # the second Ctrl-C
+        return INTERRUPTED
     except StopBeforeTraining:
         return program.stop_before_training()
     except Exception as error:  # noqa: BLE001 - an internal error must be reported, too
@@ -107,7 +109,7 @@ class Program:
         if not self.stop.resumable:
             return self.fail(NOTHING_TO_SAVE, STOPPED)
         print(NOTHING_TO_RESUME, file=sys.stderr, flush=True)
-        return self.stop.exit_code
+        return INTERRUPTED
 
     def fail(self, text: str, exit_code: int) -> int:
         """Write the cause to the failure file, as far as that is possible (T56), and to the log; return `exit_code`."""

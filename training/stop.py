@@ -33,7 +33,6 @@ class StopSignal:
         self.resumable = resumable
         self.training_started = False
         self._requested_at: float | None = None
-        self._number = signal.SIGINT
 
     @property
     def requested(self) -> bool:
@@ -49,11 +48,6 @@ class StopSignal:
             return False
         return self._requested_at is not None and time.monotonic() - self._requested_at > COMPUTING_SECONDS
 
-    @property
-    def exit_code(self) -> int:
-        """What a shell reports of a program that the signal ended: 130 after Ctrl-C, 143 after SIGTERM."""
-        return 128 + self._number
-
     def listen(self) -> None:
         """Handle SIGTERM and SIGINT. The default actions would not even end a process with number 1."""
         signal.signal(signal.SIGTERM, self._handle)
@@ -62,8 +56,9 @@ class StopSignal:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT))
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
+        first = not self.requested
         self._requested_at = self._requested_at or time.monotonic()
-        self._number = signal.Signals(number)
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # a second Ctrl-C ends the program at once
-        if not self.training_started:
+        if number == signal.SIGINT:
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # a second Ctrl-C ends the program at once
+        if first and not self.training_started:
             raise StopBeforeTraining

@@ -1,29 +1,29 @@
-"""`lstm-fcn`: its options come from the table of hyperparameters, and its errors say what to do."""
+"""`lstm-fcn` as a command: its options, its help and its errors."""
 
-import subprocess
-import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
 
+from lstm_fcn.client import local
 from lstm_fcn.client.__main__ import COMMANDS, EXTRAS, lstm_fcn, main
 from lstm_fcn.client.local import train
 from lstm_fcn.client.options import given_hyperparameters
-from lstm_fcn.container.hyperparameters import fields_by_name
+from lstm_fcn.container.hyperparameters import PARAMETERS
 
 
-def test_help_lists_every_command_without_loading_any() -> None:
-    code = "import sys; from lstm_fcn.client.__main__ import main; main(['--help']); print(sorted(sys.modules))"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    text, _, modules = result.stdout.rpartition("\n[")
+def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    text = capsys.readouterr().out
     assert all(f"  {name} " in text for name in COMMANDS)
-    for module in ("torch", "onnxruntime", "boto3", "optuna", "pandas", "matplotlib"):
-        assert f"'{module}'" not in modules
 
 
 def test_every_hyperparameter_is_an_option_of_train() -> None:
     options = {option for parameter in train.params for option in parameter.opts}
-    assert {f"--{name}" for name in fields_by_name()} <= options
+    assert {f"--{name}" for name in PARAMETERS} <= options
 
 
 def test_only_what_is_given_goes_into_the_job() -> None:
@@ -39,8 +39,9 @@ def test_only_what_is_given_goes_into_the_job() -> None:
         (["train", "--epochs", "0"], "0 is not in the range 1<=x<=20000"),
         (["train", "--lr-schedule", "cosine"], "'cosine' is not one of 'plateau', 'one-cycle', 'constant'"),
         (["train", "--epoch", "3"], "Did you mean '--epochs'?"),
-        (["predict", "nothing", "-"], "There is no folder nothing; it should be the --output of lstm-fcn train."),
-        (["serve", "nothing"], "There is no folder nothing; it should be the --output of lstm-fcn train."),
+        (["predict", "nothing", "-"], "There is no folder nothing; give the --output folder of `lstm-fcn train`."),
+        (["serve", "nothing"], "There is no folder nothing; give the --output folder of `lstm-fcn train`."),
+        (["transform", "nothing", "-", "-"], "nothing holds no model: model.json is missing"),
         (["trian"], "No such command 'trian'"),
     ],
 )
@@ -63,10 +64,32 @@ def test_a_package_that_is_not_installed_is_named(
     assert expected in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", [["transform"]])
-def test_help_names_the_command_that_was_typed(command: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("command", [["transform"], ["evaluate"], ["sagemaker", "train"]])
+def test_help_names_the_command_that_was_typed(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*command, "--help"]) == 0
-    assert capfd.readouterr().out.startswith(f"usage: lstm-fcn {' '.join(command)} [-h]")
+    assert capsys.readouterr().out.startswith(f"Usage: lstm-fcn {' '.join(command)} [OPTIONS]")
+
+
+@pytest.mark.parametrize(
+    ("line", "done"),
+    [
+        ("epoch: 3/20, train_loss: 0.5, lr: 0.1, left: 0:00:01", 3),
+        ("fine-tuning round: 2, epoch: 3/20, train_loss: 0.5, lr: 0.1, left: 0:00:01", 43),
+    ],
+)
+def test_the_progress_bar_counts_the_epochs_of_all_rounds(
+    line: str, done: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @contextmanager
+    def run_module(*_: object, **__: object) -> Iterator[SimpleNamespace]:
+        yield SimpleNamespace(stdout=[line + "\n", "saved: /job/model\n"], wait=lambda: 0)
+
+    monkeypatch.setattr(local, "_run_module", run_module)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    assert local._run_job(tmp_path, {"/job/model": "mine"}, epochs=20, rounds=3) == 0
+    captured = capsys.readouterr()
+    assert captured.out == "saved: mine\n"
+    assert f"{done}/60" in captured.err
 
 
 def test_completion_is_offered() -> None:

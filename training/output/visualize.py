@@ -1,4 +1,4 @@
-"""Plots of a saved model, from its files and labelled series in the form of the training data."""
+"""Metrics and plots of a saved model, from its files and labelled series in the form of the training data."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,10 +12,14 @@ from torch import Tensor
 from lstm_fcn.container.artifact import Metadata
 from lstm_fcn.container.channels import Source
 from lstm_fcn.container.errors import UserError
+from lstm_fcn.container.hyperparameters import parse_hyperparameters
 from lstm_fcn.container.problem import Scaling
+from lstm_fcn.training.data.datasets import Dataset
 from lstm_fcn.training.data.loading import load_validation
 from lstm_fcn.training.distributed import Group
+from lstm_fcn.training.evaluate import evaluate
 from lstm_fcn.training.explain import activation_maps, attention, filters, load_classifier, predict, unscale
+from lstm_fcn.training.fit import class_weights
 from lstm_fcn.training.network.model import Network
 from lstm_fcn.training.output import charts, explanations, layers
 from lstm_fcn.training.output.evaluation import Evaluation
@@ -29,15 +33,26 @@ MAX_SERIES = 500  # rows of one attention plot
 class Subject:
     """A saved model and the labelled series that it is plotted with.
 
-    scaled, raw: float32 and float64 `[N, M, T]`.
+    dataset: the series, scaled as the model requires, and their labels.
+    raw: the series before scaling, float64 `[N, M, T]`.
     evaluation: predictions of these series.
     """
 
     metadata: Metadata
     network: Network
-    scaled: Tensor
+    dataset: Dataset
     raw: NDArray[np.float64]
     evaluation: Evaluation
+
+    @property
+    def scaled(self) -> Tensor:
+        """Float32 `[N, M, T]`."""
+        return self.dataset.series
+
+    def metrics(self) -> dict[str, float]:
+        """The metrics that training logs for the validation data, measured on these series."""
+        weights = class_weights(parse_hyperparameters(self.metadata.hyperparameters), self.metadata.problem)
+        return evaluate(self.network, self.dataset, weights, Group(), scores=True)
 
     def examples(self, places: list[tuple[int, int]]) -> list[Example]:
         """The series of the places, each with the activation map of its class."""
@@ -109,7 +124,7 @@ def read_subject(model: Path, data: Path) -> Subject:
     probabilities = predict(classifier.network, scaled.series, problem.independent)
     row_numbers = np.arange(1, len(truth) + 1)
     evaluation = Evaluation("validation", len(truth), problem.classes, truth, probabilities, row_numbers)
-    return Subject(metadata, classifier.network, scaled.series, raw, evaluation)
+    return Subject(metadata, classifier.network, scaled, raw, evaluation)
 
 
 def _draw_examples(subject: Subject, rows: Sequence[int], class_name: str | None) -> dict[str, Figure]:
