@@ -236,13 +236,13 @@ class TestStop:
         with command.start("-", tmp_path / "out") as process:
             assert process.stdin is not None
             assert process.stderr is not None
-            process.stdin.write(ROWS.encode() * 10_000)
+            process.stdin.write(ROWS.encode() * 1000)
             process.stdin.flush()
             while not (tmp_path / ".out.partial").exists():
                 time.sleep(0.01)
             process.send_signal(number)
             assert process.wait(30) == 130
-            assert process.stderr.read() == b"Interrupted; the file that was being predicted has no output.\n"
+            assert process.stderr.read().endswith(b"Interrupted; the file that was being predicted has no output.\n")
         assert list(tmp_path.iterdir()) == []
 
     def test_a_stop_is_not_lost_when_an_output_is_completed_meanwhile(
