@@ -32,9 +32,10 @@ class Environment:
         excluded = folder.with_suffix(".excluded")
         excluded.write_text((PROJECT / "requirements" / "excluded.txt").read_text() + "torch\n")
         subprocess.run([*UV, "venv", "--python", sys.executable, folder], check=True)
-        install = [*UV, "pip", "install", "--python", folder / "bin" / "python", "--excludes", excluded, *options]
-        subprocess.run([*install, *requirements, *(TORCH_NEEDS if torch else ())], check=True)
+        install = [*UV, "pip", "install", "--python", folder / "bin" / "python", "--excludes", excluded]
+        subprocess.run([*install, *options, *requirements], check=True)
         if torch:
+            subprocess.run([*install, *TORCH_NEEDS], check=True)
             self._link_torch()
 
     def _link_torch(self) -> None:
