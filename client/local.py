@@ -274,7 +274,7 @@ def serve(model: Path, host: str, port: int, workers: int | None, precision: str
 def _check_model(folder: Path) -> None:
     """Raise `UserError` if the folder contains no usable model, before anything slow is imported."""
     if not folder.is_dir():
-        raise UserError(f"There is no folder {folder}; give the --output folder of `lstm-fcn train`.")
+        raise UserError(f"There is no folder {folder}; give the --output folder of lstm-fcn train.")
     from lstm_fcn.container import artifact
 
     artifact.load(folder)

@@ -224,8 +224,8 @@ class Hyperparameters(BaseModel):
     )
     device: Annotated[Literal["auto", "cpu", "gpu"], _Choice] = Field(
         "auto",
-        description="where to train; auto: on the GPUs of the machine, on the CPU if it has none, and an error if torch "
-        "cannot use a GPU that is there",
+        description="where to train; auto: on the GPUs of the machine; on the CPU if it has none; an error if torch "
+        "cannot use a GPU of the machine",
     )
     precision: Annotated[Literal["auto", "float32", "bfloat16"], _Choice] = Field(
         "auto",

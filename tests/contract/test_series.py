@@ -150,7 +150,7 @@ def test_serving_treats_series_as_training_does(
     complete = case.complete(series)[:, None]
     (expected,) = onnxruntime.InferenceSession(graph).run(["probabilities"], {"series": complete})
     lines = case.lines(series)
-    header = [",".join(metadata.problem.columns)] if metadata.problem.has_header else []
+    header = [",".join(metadata.problem.columns.series)] if metadata.problem.has_header else []
     reply = servers[name].invoke("\n".join(header + lines))
     assert reply.status == 200, reply.text
     if header:

@@ -99,7 +99,8 @@ class TestTraining:
         job, result = finished[name]
         assert_succeeded(job, result)
         metadata, _ = artifact.load(job.model)
-        assert (metadata.problem.task, metadata.problem.classes, metadata.problem.columns) == (task, classes, SERIES)
+        problem = metadata.problem
+        assert (problem.task, list(problem.classes), list(problem.columns.series)) == (task, classes, SERIES)
         assert f"task: {task}; classes: {classes[0]!r}: 20" in result.stdout
         assert "train_accuracy: 1.000000" in result.metric_lines()[-1]
         for line in result.metric_lines():

@@ -12,7 +12,7 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from lstm_fcn.container import artifact
-from tests.contract.test_transform import transform
+from tests.contract.test_transform import Command
 from tests.programs import (
     SMALL,
     Endpoint,
@@ -149,7 +149,7 @@ class TestTraining:
         assert first == second
 
     def test_columns_are_remembered_variable_by_variable(self, trained: dict[str, TrainingJob]) -> None:
-        assert artifact.load(trained["headed"].model)[0].columns == NAMES
+        assert artifact.load(trained["headed"].model)[0].problem.columns.series == tuple(NAMES)
         assert not artifact.load(trained["plain"].model)[0].problem.has_header
 
     def test_filters_are_weighed_by_default(self, trained: dict[str, TrainingJob]) -> None:
@@ -269,13 +269,13 @@ class TestTransform:
             ("ragged", "\n".join(lines(ASKED, LENGTHS[40]))),
         ):
             model = trained[name].model
-            result = transform("-", "-", "--outputs", "probabilities", given=body.encode(), model=model)
+            result = Command(model).run("-", "-", "--outputs", "probabilities", given=body)
             reply = servers[name].invoke(body, Accept="text/csv; output=probabilities")
             assert result.stdout == reply.body + b"\n", result.stderr.decode()
 
     def test_cells_and_predictions_side_by_side(self, trained: dict[str, TrainingJob]) -> None:
         rows = lines(ASKED, LENGTHS[40])
-        result = transform("-", "-", "--join", given="\n".join(rows).encode(), model=trained["ragged"].model)
+        result = Command(trained["ragged"].model).run("-", "-", "--join", given="\n".join(rows))
         joined = result.stdout.decode().splitlines()
         assert [line.rpartition(",")[0] for line in joined] == rows
         assert {line.rpartition(",")[2] for line in joined} == set(LABELS)

@@ -120,9 +120,7 @@ class TestRequests:
         response = client.post("/invocations", data=body, headers={"Content-Type": media_type})
         assert (response.status_code, response.data) == (204, b"")
 
-    @pytest.mark.checklist(
-        "76: GET /execution-parameters: integers with a product of at most 100, a valid strategy"
-    )
+    @pytest.mark.checklist("76: GET /execution-parameters: integers with a product of at most 100, a valid strategy")
     @pytest.mark.parametrize(
         ("environment", "expected"),
         [

@@ -86,7 +86,7 @@ def test_what_cannot_be_captured_is_run_eagerly(
 
     monkeypatch.setattr(GraphedStep, "try_out", fail)
     assert capture_step(step, on_gpu, gpus=1) is None  # type: ignore[arg-type]
-    assert "steps: eager; they cannot be captured as a CUDA graph: operation not permitted" in caplog.text
+    assert "steps: eager, because they cannot be captured as a CUDA graph: operation not permitted" in caplog.text
 
 
 @pytest.mark.parametrize(("gpus", "processes", "on_gpu"), [(2, 1, True), (1, 2, True), (1, 1, False)])

@@ -249,12 +249,12 @@ class TestEarlyStopping:
         for line in epoch_lines(caplog):
             rounds.setdefault(line.split("epoch: ")[0], []).append(value(line, "valid_loss"))
         assert list(rounds) == ["", "fine-tuning round: 1, ", "fine-tuning round: 2, "]
-        best = math.inf
+        lowest = math.inf
         for losses in rounds.values():
-            lower = [k for k, loss in enumerate(losses) if loss < min([best, *losses[:k]])]
+            lower = [k for k, loss in enumerate(losses) if loss < min([lowest, *losses[:k]])]
             assert len(losses) == (lower[-1] + 1 if lower else 0) + 4
-            best = min(best, *losses)
-        assert best.metrics["valid_loss"] == pytest.approx(best, abs=1e-4)
+            lowest = min(lowest, *losses)
+        assert best.metrics["valid_loss"] == pytest.approx(lowest, abs=1e-4)
 
 
 class TestFineTuning:
@@ -300,8 +300,8 @@ class TestFineTuning:
         caplog.set_level(logging.INFO)
         _, best = train(make_set(), make_set(seed=1), epochs="6", batch_size="12", fine_tune_rounds="2")
         losses = [value(line, "valid_loss") for line in epoch_lines(caplog)]
-        best = losses.index(min(losses))
-        assert (best.round, best.epoch) == (best // 6, best % 6 + 1)
+        lowest = losses.index(min(losses))
+        assert (best.round, best.epoch) == (lowest // 6, lowest % 6 + 1)
         assert best.place == f"epoch {best.epoch} of fine-tuning round {best.round}"
 
     def test_each_round_has_a_schedule_of_its_own(self, caplog: pytest.LogCaptureFixture) -> None:

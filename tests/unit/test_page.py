@@ -48,9 +48,7 @@ def policy_of(headers: dict[str, str]) -> dict[str, str]:
 def test_without_being_asked_for_it_is_not_there(environment: dict[str, str]) -> None:
     reply = make_client(**environment).get("/")
     assert reply.status_code == 404
-    assert reply.text == (
-        "Not Found; this server answers GET /ping, POST /invocations and GET /execution-parameters.\n"
-    )
+    assert reply.text == ("Not Found; supported: GET /ping, POST /invocations and GET /execution-parameters.\n")
 
 
 def test_it_is_there_when_asked_for() -> None:
@@ -61,7 +59,7 @@ def test_it_is_there_when_asked_for() -> None:
     assert reply.headers["X-Content-Type-Options"] == "nosniff"
     assert client.get("/ping").status_code == 200
     assert client.post("/").status_code == 405
-    assert "this server answers GET /, GET /ping, POST" in client.get("/page.html").text
+    assert "supported: GET /, GET /ping, POST" in client.get("/page.html").text
 
 
 def test_a_wrong_setting_is_named() -> None:
