@@ -5,7 +5,6 @@ The accuracy of one of our methods on a data set is the mean over its seeds.
 
 import csv
 import difflib
-import math
 import re
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -15,9 +14,9 @@ import click
 import pandas as pd
 
 from lstm_fcn.benchmarks import diagrams
-from lstm_fcn.benchmarks.report import ALPHA, DECIMALS, Comparison, count, write_report
+from lstm_fcn.benchmarks.report import ALPHA, DECIMALS, Comparison, write_report
 from lstm_fcn.benchmarks.statistics import cliques, compare_pairs, summarise
-from lstm_fcn.container.errors import UserError
+from lstm_fcn.container.errors import UserError, plural
 from lstm_fcn.container.files import check_writable
 from lstm_fcn.training.output.style import save
 
@@ -136,9 +135,7 @@ def read_published(path: Path | None, methods: Sequence[str] = ()) -> pd.DataFra
     known = list(dict.fromkeys(table["name"]))
     chosen = list(dict.fromkeys(methods)) or known
     _refuse_unknown(chosen, known, str(path))
-    return table[table["name"].isin(chosen)].sort_values(
-        "name", key=lambda names: names.map(chosen.index), kind="stable"
-    )
+    return pd.concat([table[table["name"] == name] for name in chosen])
 
 
 def _refuse_duplicates(table: pd.DataFrame, key: list[str]) -> None:
@@ -150,28 +147,22 @@ def _refuse_duplicates(table: pd.DataFrame, key: list[str]) -> None:
         raise UserError(f"{row['place']} has the same {what} as {first['place']}. Remove one of them.")
 
 
-def _to_accuracies(table: pd.DataFrame) -> list[float]:
-    values = []
-    for text, place in zip(table["accuracy"], table["place"], strict=True):
-        try:
-            value = float(text)
-        except ValueError:
-            value = math.nan
-        if not 0 <= value <= 1:
-            raise UserError(f"{place}, column accuracy: {text!r} is not a number from 0 to 1.")
-        values.append(value)
+def _to_accuracies(table: pd.DataFrame) -> "pd.Series[float]":
+    values = pd.to_numeric(table["accuracy"], errors="coerce")
+    for text, place in table.loc[~values.between(0, 1), ["accuracy", "place"]].to_numpy():
+        raise UserError(f"{place}, column accuracy: {text!r} is not a number from 0 to 1.")
     return values
 
 
-def _to_classes(runs: pd.DataFrame) -> list[int]:
+def _to_classes(runs: pd.DataFrame) -> "pd.Series[int]":
     known: dict[str, tuple[int, str]] = {}
-    for dataset, text, place in zip(runs["dataset"], runs["classes"], runs["place"], strict=True):
+    for dataset, text, place in runs[["dataset", "classes", "place"]].to_numpy():
         if not (text.isdecimal() and int(text) > 1):
             raise UserError(f"{place}, column classes: {text!r} is not a whole number above 1.")
         number, first = known.setdefault(dataset, (int(text), place))
         if number != int(text):
             raise UserError(f"{place}, column classes: {dataset} has {text} classes, but {number} in {first}.")
-    return [known[dataset][0] for dataset in runs["dataset"]]
+    return runs["classes"].astype(int)
 
 
 def _refuse_unknown(names: Iterable[str], known: Sequence[str], where: str) -> None:
@@ -256,8 +247,8 @@ def _write(comparison: Comparison, pair: tuple[str, str], folder: Path) -> None:
     joined = cliques(list(summary.index), pairs, ALPHA)
     bars = "Bars join methods of which no two differ" if joined else "No bars: all neighbours differ"
     note = (
-        f"{bars} significantly. Wilcoxon signed-rank tests, Dunn-Sidak correction for {count(len(pairs), 'pair')}, "
-        f"level {ALPHA}; {count(len(comparison.accuracies), 'data set')}."
+        f"{bars} significantly. Wilcoxon signed-rank tests, Dunn-Sidak correction for {plural(len(pairs), 'pair')}, "
+        f"level {ALPHA}; {plural(len(comparison.accuracies), 'data set')}."
     )
     diagram = diagrams.critical_difference(summary["mean_rank"], joined, comparison.ours, note)
     save(diagram, folder, "critical_difference")

@@ -119,53 +119,24 @@ def scatter(accuracies: pd.DataFrame) -> Figure:
     """
     first, second = map(str, accuracies.columns)
     y, x = accuracies.to_numpy().T
-    kinds = [(y > x, BLUE), (y < x, VERMILION), (y == x, GREY)]
+    low, high = accuracies.to_numpy().min() - 0.02, accuracies.to_numpy().max() + 0.02
     figure = Figure(figsize=(6.2, 6.2), dpi=100, layout="constrained")  # margins below are in pixels at this DPI
     axes = figure.add_subplot()
-    low, high = _prepare_square(axes, float(accuracies.min().min()), float(accuracies.max().max()))
+    axes.set(xlim=(low, high), ylim=(low, high), aspect="equal")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     axes.plot([low, high], [low, high], color=GREY, linewidth=1, zorder=1)
-    for chosen, color in kinds:
-        axes.scatter(x[chosen], y[chosen], s=26, color=color, alpha=0.75, linewidths=0, zorder=2)
+    kinds = [(y > x, f"{first} better", BLUE), (y < x, f"{second} better", VERMILION), (y == x, "equal", GREY)]
+    for chosen, name, color in kinds:
+        label = _wrap(f"{name}: {chosen.sum()}", 30)
+        axes.scatter(x[chosen], y[chosen], s=26, color=color, alpha=0.75, linewidths=0, zorder=2, label=label)
     axes.set_xlabel(_wrap(f"accuracy of {second}", 60), fontsize=FONT_SIZE)
     axes.set_ylabel(_wrap(f"accuracy of {first}", 60), fontsize=FONT_SIZE)
-    wins, losses, ties = (int(chosen.sum()) for chosen, _ in kinds)
+    legend = axes.legend(loc="best", fontsize=FONT_SIZE)
     figure.draw_without_rendering()  # the layout is final, so positions can be measured
     points = axes.transData.transform(np.stack([x, y], axis=1))
-    steps = np.linspace(0, 0.45, 16)
-    above, below = [(0.03, 0.97 - step) for step in steps], [(0.97, 0.03 + step) for step in steps]
-    diagonal = [(0.05 + step, 0.07 + step) for step in steps]
-    rotated = {"rotation": 45, "rotation_mode": "anchor"}
-    texts = [
-        _write(axes, points, _wrap(f"{first} better: {wins}", 30), above, color=BLUE, va="top"),
-        _write(axes, points, _wrap(f"{second} better: {losses}", 30), below, color=VERMILION, ha="right"),
-        _write(axes, points, f"equal: {ties}", diagonal, color=DARK, **rotated),
-    ]
-    _name_points(axes, accuracies, points, texts)
+    _name_points(axes, accuracies, points, [legend.get_window_extent()])
     return figure
-
-
-def _write(
-    axes: Axes, points: NDArray[np.float64], text: str, places: Sequence[tuple[float, float]], **style: Any
-) -> Bbox:
-    """Write a text at the first place (in fractions of the axes) where it covers no point. Returns its box."""
-    written = axes.text(0, 0, text, transform=axes.transAxes, fontsize=FONT_SIZE, **style)
-    for place in places:
-        written.set_position(place)
-        box = written.get_window_extent()
-        if not box.padded(8).count_contains(points):
-            break
-    return box
-
-
-def _prepare_square(axes: Axes, lowest: float, highest: float) -> tuple[float, float]:
-    """Equal ranges and ticks on both axes; returns the ends of the range."""
-    low, high = math.floor(lowest * 20) / 20, math.ceil(highest * 20) / 20
-    low, high = (low, high) if high > low else (low - 0.05, high + 0.05)
-    margin = 0.03 * (high - low)
-    ticks = [tick for tick in MaxNLocator(6, steps=[1, 2, 5, 10]).tick_values(low, high) if low - 1e-9 <= tick <= high]
-    low, high = low - margin, high + margin
-    axes.set(xlim=(low, high), ylim=(low, high), xticks=ticks, yticks=ticks, aspect="equal")
-    return low, high
 
 
 def _name_points(axes: Axes, accuracies: pd.DataFrame, points: NDArray[np.float64], texts: Sequence[Bbox]) -> None:

@@ -12,6 +12,7 @@
 import io
 import math
 import re
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, NoReturn
@@ -20,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lstm_fcn.container.csv_blocks import BYTE_ORDER_MARK
-from lstm_fcn.container.errors import UserError
+from lstm_fcn.container.errors import UserError, shorten
 
 Format = Literal["ts", "tsv", "txt", "csv", "arff"]
 # By file extension, in order of preference.
@@ -32,7 +33,6 @@ _INTEGER = re.compile(r"[-+]?[0-9]+")
 _DECIMAL = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?([eE][-+]?[0-9]+)?")
 _ATTRIBUTE = re.compile(r"""@attribute\s+(?:'[^']*'|"[^"]*"|[^\s{]+)\s*(.+)""", re.IGNORECASE)
 _NOT_UTF8 = "\N{REPLACEMENT CHARACTER}"
-_SHOWN = 20  # characters of a cell that a message quotes
 
 
 @dataclass(frozen=True)
@@ -161,12 +161,8 @@ def _parse_values(lines: _Lines, row: _Row) -> NDArray[np.float64]:
         lines.fail(
             f"has variables of different lengths ({counts}); all variables of a series must have the same length"
         )
-    column = row.first_column
-    values = []
-    for cells in row.variables:
-        values.append(_parse_cells(lines, cells, column))
-        column += len(cells)
-    case: NDArray[np.float64] = np.array(values)
+    cells = [cell for variable in row.variables for cell in variable]
+    case = np.array(_parse_cells(lines, cells, row.first_column)).reshape(len(row.variables), -1)
     infinite = np.flatnonzero(np.isinf(case))
     if len(infinite):
         lines.fail("contains an infinite value, or one too large for float64", row.first_column + int(infinite[0]))
@@ -186,7 +182,7 @@ def _parse_cells(lines: _Lines, cells: list[str], first_column: int) -> list[flo
         try:
             values.append(math.nan if cell.strip() in _MISSING else float(cell.replace("_", "?")))
         except ValueError:
-            lines.fail(f"contains {_shown(cell)}, which is not a number", column)
+            lines.fail(f"contains {shorten(cell)}, which is not a number", column)
     return values
 
 
@@ -215,8 +211,8 @@ def _parse_label(lines: _Lines, text: str, classes: tuple[str, ...] | None) -> s
     if _NOT_UTF8 in label:
         lines.fail("has a label that is not valid UTF-8")
     if classes is not None and label not in classes:
-        known = ", ".join(classes[:_SHOWN]) + (", …" if len(classes) > _SHOWN else "")
-        lines.fail(f"has the label {_shown(label)}, which the header does not declare ({known})")
+        known = textwrap.shorten(", ".join(classes), 200, placeholder=" …")
+        lines.fail(f"has the label {shorten(label)}, which the header does not declare ({known})")
     return label
 
 
@@ -228,10 +224,6 @@ def _normalise(label: str) -> str:
         if number.is_integer() and abs(number) < 2**53:
             return str(int(number))
     return label
-
-
-def _shown(text: str) -> str:
-    return repr(text if len(text) <= _SHOWN else text[:_SHOWN] + "…")
 
 
 def _lengths_without_padding(series: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -248,7 +240,7 @@ def _delimited_rows(lines: _Lines, separator: str | None) -> Iterator[_Row]:
     for line in lines:
         label, *cells = line.split(separator)
         if not cells:
-            lines.fail(f"has only a label ({_shown(label)}), or the separators of another format")
+            lines.fail(f"has only a label ({shorten(label)}), or the separators of another format")
         yield _Row(label, [cells], first_column=2)
 
 
@@ -266,22 +258,18 @@ def _read_ts_header(lines: _Lines) -> _Header:
             found[key.lower()] = values
     else:
         lines.fail_whole("has no line @data")
-    if _is_true(found, "@timestamps"):
+    true = {key for key, values in found.items() if [value.lower() for value in values[:1]] == ["true"]}
+    if "@timestamps" in true:
         lines.fail_whole("has time stamps (@timeStamps true), which are not supported")
     classes = tuple(map(_normalise, found.get("@classlabel", [])[1:]))
     if not classes:
         lines.fail_whole("declares no classes (@classLabel true …)")
-    univariate = _is_true(found, "@univariate")
     return _Header(
         classes=classes,
-        num_variables=_number_of(lines, found, "@dimensions") or (1 if univariate else None),
-        equal_length=_is_true(found, "@equallength"),
+        num_variables=_number_of(lines, found, "@dimensions") or (1 if "@univariate" in true else None),
+        equal_length="@equallength" in true,
         length=_number_of(lines, found, "@serieslength"),
     )
-
-
-def _is_true(found: dict[str, list[str]], key: str) -> bool:
-    return [value.lower() for value in found.get(key, [])[:1]] == ["true"]
 
 
 def _number_of(lines: _Lines, found: dict[str, list[str]], key: str) -> int | None:
@@ -325,7 +313,7 @@ def _read_arff_header(lines: _Lines) -> tuple[_Header, bool]:
         elif kind.startswith("{"):
             classes = tuple(_normalise(_unquoted(name)) for name in attribute[1].strip("{} \t").split(","))
         else:
-            lines.fail(f"declares an attribute of the type {_shown(attribute[1])}, which is not supported")
+            lines.fail(f"declares an attribute of the type {shorten(attribute[1])}, which is not supported")
     else:
         lines.fail_whole("has no line @data")
     if classes is None or not width:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Literal, TextIO
 
 import click
+import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 from tqdm import tqdm
 
@@ -43,6 +44,10 @@ class Source(BaseModel):
     path: str
     size: int
     sha256: str
+
+    @classmethod
+    def of(cls, path: str, content: bytes) -> "Source":
+        return cls(path=path, size=len(content), sha256=hashlib.sha256(content).hexdigest())
 
 
 class Description(BaseModel):
@@ -128,12 +133,13 @@ def import_problem(
     """
     folder = output / problem.name
     try:
-        contents = _read(problem)
         present = load_description(folder) if folder.exists() else None
-        if present is not None and _is_unchanged(folder, present, contents):
+        form, sources, contents = _read(problem)
+        complete = (folder / TRAIN).is_file() and (folder / TEST).is_file()
+        if present is not None and complete and (present.format, present.sources) == (form, sources):
             _check_declared(present, declared)
             return "unchanged", present
-        found = contents.parse()
+        found = _parse(problem.name, form, sources, contents)
         _check_declared(found.description, declared)
         if unseen := sort_classes(set(found.test.labels) - set(found.train.labels)):
             _report(f"{problem.name}: WARNING: test series have classes not in train: {', '.join(unseen)}", sys.stderr)
@@ -149,7 +155,7 @@ def read_problem(problem: ProblemFiles) -> Problem:
     Raises:
         UserError: a file is missing or invalid; names file, row and column.
     """
-    return _read(problem).parse()
+    return _parse(problem.name, *_read(problem))
 
 
 def load_description(folder: Path) -> Description:
@@ -175,78 +181,59 @@ def load_description(folder: Path) -> Description:
 # From the archive's files to series
 
 
-@dataclass(frozen=True)
-class _Contents:
-    """The bytes of a problem's two files, train and test, and the paths of these files in the archive."""
-
-    name: str
-    format: Format
-    paths: tuple[str, str]
-    texts: tuple[bytes, bytes]
-
-    def sources(self) -> tuple[Source, Source]:
-        train, test = (
-            Source(path=path, size=len(text), sha256=hashlib.sha256(text).hexdigest())
-            for path, text in zip(self.paths, self.texts, strict=True)
-        )
-        return train, test
-
-    def parse(self) -> Problem:
-        """The series, checked. Raises `UserError` as `read_problem` does."""
-        train, test = (parse(text, self.format, path) for path, text in zip(self.paths, self.texts, strict=True))
-        self._check(train, test)
-        length = max(int(split.lengths.max()) for split in (train, test))
-        description = Description(
-            name=self.name,
-            train=len(train.labels),
-            test=len(test.labels),
-            length=length,
-            shortest=min(int(split.lengths.min()) for split in (train, test)),
-            num_variables=train.series.shape[1],
-            classes=sort_classes({*train.labels, *test.labels}),
-            missing=train.has_missing or test.has_missing,
-            format=self.format,
-            sources=self.sources(),
-        )
-        return Problem(description, train.resized(length), test.resized(length))
-
-    def _check(self, train: Split, test: Split) -> None:
-        """Check that the files belong together, and that there is something to learn."""
-        (_, variables, width), (_, test_variables, test_width) = train.series.shape, test.series.shape
-        train_name, test_name = (Path(path).name for path in self.paths)
-        if variables != test_variables:
-            raise UserError(f"{train_name} has {variables} variables and {test_name} {test_variables}.")
-        if self.format != "ts" and width != test_width:  # the other formats pad shorter series
-            raise UserError(f"{train_name} has {width} values in a row and {test_name} {test_width}.")
-        if len(set(train.labels)) < 2:
-            raise UserError(f"{train_name} has only one class ({train.labels[0]!r}); at least two are needed.")
-
-
-def _read(problem: ProblemFiles) -> _Contents:
+def _read(problem: ProblemFiles) -> tuple[Format, tuple[Source, Source], tuple[bytes, bytes]]:
     form, train, test = problem.choose()
-    return _Contents(problem.name, form, (train.path, test.path), (train.read(), test.read()))
+    contents = train.read(), test.read()
+    return form, (Source.of(train.path, contents[0]), Source.of(test.path, contents[1])), contents
 
 
-def _check_declared(description: Description, declared: Mapping[str, Declared] | None) -> None:
+def _parse(name: str, form: Format, sources: tuple[Source, Source], contents: tuple[bytes, bytes]) -> Problem:
+    """The series, checked. Raises `UserError` as `read_problem` does."""
+    train, test = (parse(content, form, source.path) for content, source in zip(contents, sources, strict=True))
+    train_name, test_name = (Path(source.path).name for source in sources)
+    (_, variables, width), (_, test_variables, test_width) = train.series.shape, test.series.shape
+    if variables != test_variables:
+        raise UserError(f"{train_name} has {variables} variables and {test_name} {test_variables}.")
+    if form != "ts" and width != test_width:  # the other formats pad shorter series
+        raise UserError(f"{train_name} has {width} values in a row and {test_name} {test_width}.")
+    if len(set(train.labels)) < 2:
+        raise UserError(f"{train_name} has only one class ({train.labels[0]!r}); at least two are needed.")
+    lengths = np.concatenate([train.lengths, test.lengths])
+    description = Description(
+        name=name,
+        train=len(train.labels),
+        test=len(test.labels),
+        length=int(lengths.max()),
+        shortest=int(lengths.min()),
+        num_variables=variables,
+        classes=sort_classes({*train.labels, *test.labels}),
+        missing=train.has_missing or test.has_missing,
+        format=form,
+        sources=sources,
+    )
+    return Problem(description, train.resized(description.length), test.resized(description.length))
+
+
+def _check_declared(found: Description, declared: Mapping[str, Declared] | None) -> None:
     if declared is None:
         return
-    counts = declared.get(description.name.lower())
+    counts = declared.get(found.name.lower())
     if counts is None:
-        _report(f"{description.name}: WARNING: not in the summary, so its counts are not checked", sys.stderr)
+        _report(f"{found.name}: WARNING: not in the summary, so its counts are not checked", sys.stderr)
         return
-    found = description
-    counts.check(found.train, found.test, len(found.classes), found.shortest, found.length)
+    pairs = [
+        ("series in train", found.train, counts.train),
+        ("series in test", found.test, counts.test),
+        ("classes", len(found.classes), counts.classes),
+        ("values in the longest series", found.length, counts.length),
+        ("values in the shortest series", found.shortest, counts.shortest),
+    ]
+    wrong = [f"{number} {what}, not {said}" for what, number, said in pairs if said is not None and number != said]
+    if wrong:
+        raise UserError(f"the data differ from {counts.source}: {'; '.join(wrong)}.")
 
 
 # The imported problem
-
-
-def _is_unchanged(folder: Path, present: Description, contents: _Contents) -> bool:
-    before, now = (
-        [(source.size, source.sha256) for source in sources] for sources in (present.sources, contents.sources())
-    )
-    complete = (folder / TRAIN).is_file() and (folder / TEST).is_file()
-    return complete and before == now and present.format == contents.format
 
 
 def _write(problem: Problem, folder: Path) -> None:

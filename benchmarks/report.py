@@ -1,12 +1,13 @@
 """The Markdown report of a comparison."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
 from lstm_fcn.benchmarks.statistics import corrected_level, friedman
+from lstm_fcn.container.errors import plural
 
 ALPHA = 0.05
 DECIMALS = 4  # published accuracies are rounded, so smaller differences mean nothing
@@ -45,38 +46,26 @@ def write_report(comparison: Comparison, summary: pd.DataFrame, pairs: pd.DataFr
         pairs: as `compare_pairs` returns it.
         scatter: name of the scatter plot, without `.png`.
     """
-    methods, datasets = count(len(summary), "method"), count(len(comparison.accuracies), "data set")
+    methods, datasets = plural(len(summary), "method"), plural(len(comparison.accuracies), "data set")
     missing = len(comparison.excluded) + len(comparison.dropped)
-    left_out = f" {count(missing, 'other')} left out; the reasons are at the end." if missing else ""
+    left_out = f" {plural(missing, 'other')} left out; the reasons are at the end." if missing else ""
     ours = f" Ours, blue in the diagram: {'; '.join(map(escape, comparison.ours))}." if comparison.ours else ""
-    return "\n".join(
-        [
-            f"# {methods} on {datasets}",
-            "",
-            f"Compared on the {datasets} that all {methods} have.{left_out}{ours}",
-            "",
-            *_summary_section(summary, comparison.accuracies),
-            "",
-            "## Critical difference",
-            "",
-            "![Critical difference diagram](critical_difference.png)",
-            "",
-            "Methods at their mean ranks. A bar joins neighbours of which no two differ significantly, according to "
-            "the tests of the next table.",
-            "",
-            *_pairs_section(list(summary.index), pairs),
-            "",
-            "## Two methods",
-            "",
-            f"![Scatter plot of accuracies]({scatter}.png)",
-            "",
-            "Each point is a data set; those with the largest differences are named.",
-            "",
-            *_datasets_section(comparison),
-            *_left_out_section(comparison),
-            "",
-        ]
-    )
+    paragraphs = [
+        f"# {methods} on {datasets}",
+        f"Compared on the {datasets} that all {methods} have.{left_out}{ours}",
+        *_summary_section(summary, comparison.accuracies),
+        "## Critical difference",
+        "![Critical difference diagram](critical_difference.png)",
+        "Methods at their mean ranks. A bar joins neighbours of which no two differ significantly, according to the "
+        "tests of the next table.",
+        *_pairs_section(list(summary.index), pairs),
+        "## Two methods",
+        f"![Scatter plot of accuracies]({scatter}.png)",
+        "Each point is a data set; those with the largest differences are named.",
+        *_datasets_section(comparison),
+        *_left_out_section(comparison),
+    ]
+    return "\n\n".join(paragraphs) + "\n"
 
 
 def _summary_section(summary: pd.DataFrame, accuracies: pd.DataFrame) -> list[str]:
@@ -94,12 +83,13 @@ def _summary_section(summary: pd.DataFrame, accuracies: pd.DataFrame) -> list[st
     )
     if with_classes:
         text += " Mean per-class error: mean over data sets of error / number of classes (Wang et al. 2017)."
-    lines = [*_markdown(header, rows), "", text]
+    paragraphs = [_markdown(header, rows), text]
     if len(summary) > 2:
         statistic, p = friedman(accuracies)
         verdict = "they differ" if p < ALPHA else "no difference is shown, and single pairs below say little"
-        lines += ["", f"Friedman test that all methods are alike: chi-squared {statistic:.2f}, p {_p(p)}: {verdict}."]
-    return lines
+        test = f"chi-squared {statistic:.2f}, p {_p(p)}: {verdict}."
+        paragraphs.append(f"Friedman test that all methods are alike: {test}")
+    return paragraphs
 
 
 def _pairs_section(names: list[str], pairs: pd.DataFrame) -> list[str]:
@@ -116,13 +106,11 @@ def _pairs_section(names: list[str], pairs: pd.DataFrame) -> list[str]:
     level = corrected_level(ALPHA, len(pairs))
     return [
         "## Pairs",
-        "",
-        *_markdown(["#", "method", *map(str, range(1, len(names) + 1))], rows),
-        "",
+        _markdown(["#", "method", *range(1, len(names) + 1)], rows),
         "Wilcoxon signed-rank tests, two-sided; data sets without a difference are left out of a pair's test. Below "
         f"the diagonal: p. Above it: p adjusted by Dunn-Sidak, 1 - (1 - p)^{len(pairs)}, **bold** below {ALPHA}, "
         f"that is, where p is below 1 - (1 - {ALPHA})^(1/{len(pairs)}) = {level:.3g}. {different} of "
-        f"{count(len(pairs), 'pair')} differ significantly. Wins, ties and losses of each pair are in p_values.csv.",
+        f"{plural(len(pairs), 'pair')} differ significantly. Wins, ties and losses of each pair are in p_values.csv.",
     ]
 
 
@@ -143,7 +131,7 @@ def _datasets_section(comparison: Comparison) -> list[str]:
     text = "Accuracies; the best of a data set are **bold**."
     if comparison.ours:
         text += " Ours: mean ± standard deviation over seeds (number of seeds)."
-    return ["## Data sets", "", text, "", *_markdown(header, rows)]
+    return ["## Data sets", text, _markdown(header, rows)]
 
 
 def _left_out_section(comparison: Comparison) -> list[str]:
@@ -153,17 +141,15 @@ def _left_out_section(comparison: Comparison) -> list[str]:
     for dataset, lacking in comparison.dropped.items():
         reasons.setdefault("not in " + "; ".join(map(escape, lacking)), []).append(dataset)
     rows = [[reason, ", ".join(map(escape, datasets)), len(datasets)] for reason, datasets in reasons.items()]
-    return ["", "## Data sets left out", "", *_markdown(["reason", "data sets", "number"], rows)]
+    return ["## Data sets left out", _markdown(["reason", "data sets", "number"], rows)]
 
 
-def _markdown(header: Sequence[object], rows: Iterable[Sequence[object]]) -> list[str]:
+def _markdown(header: Sequence[object], rows: Sequence[Sequence[object]]) -> str:
     """A Markdown table whose columns of numbers are aligned to the right."""
-    rows = list(rows)
     number = re.compile(r"[-\d.±()<* ]*")
-    rule = [
-        "---:" if all(number.fullmatch(str(row[column])) for row in rows) else "---" for column in range(len(header))
-    ]
-    return ["| " + " | ".join(map(str, cells)) + " |" for cells in [header, rule, *rows]]
+    columns = zip(*rows, strict=True)
+    rule = ["---:" if all(number.fullmatch(str(cell)) for cell in column) else "---" for column in columns]
+    return "\n".join("| " + " | ".join(map(str, cells)) + " |" for cells in [header, rule, *rows])
 
 
 def escape(text: str) -> str:
@@ -173,8 +159,3 @@ def escape(text: str) -> str:
 
 def _p(value: float) -> str:
     return f"{value:.4f}" if value >= 0.0001 else "< 0.0001"
-
-
-def count(number: int, noun: str) -> str:
-    """`1 pair`, `2 pairs`."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"

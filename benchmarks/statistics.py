@@ -113,13 +113,6 @@ def cliques(ordered: Sequence[str], pairs: pd.DataFrame, alpha: float) -> list[l
     """
     significant = pairs[pairs["adjusted_p"] < alpha]
     different = {frozenset(pair) for pair in zip(significant["first"], significant["second"], strict=True)}
-    found: list[list[str]] = []
-    reached = 1
-    for start in range(len(ordered)):
-        end = start + 1
-        while end < len(ordered) and not any(frozenset((one, ordered[end])) in different for one in ordered[start:end]):
-            end += 1
-        if end > max(reached, start + 1):
-            found.append(list(ordered[start:end]))
-            reached = end
-    return found
+    stretches = [list(ordered[a:b]) for a, b in combinations(range(len(ordered) + 1), 2) if b > a + 1]
+    alike = [names for names in stretches if different.isdisjoint(map(frozenset, combinations(names, 2)))]
+    return [names for names in alike if not any(set(names) < set(longer) for longer in alike)]

@@ -25,19 +25,6 @@ class Declared:
     shortest: int | None
     length: int | None
 
-    def check(self, train: int, test: int, classes: int, shortest: int, length: int) -> None:
-        """Raise `UserError` with every count that differs."""
-        pairs = [
-            ("series in train", train, self.train),
-            ("series in test", test, self.test),
-            ("classes", classes, self.classes),
-            ("values in the longest series", length, self.length),
-            ("values in the shortest series", shortest, self.shortest),
-        ]
-        wrong = [f"{found} {what}, not {said}" for what, found, said in pairs if said is not None and found != said]
-        if wrong:
-            raise UserError(f"the data differ from {self.source}: {'; '.join(wrong)}.")
-
 
 def find_summary(archive: Path, summary: Path | None = None, password: str = "") -> dict[str, Declared] | None:
     """The declared counts by problem: from `summary`, or else from the archive's own summary, if it has one.
