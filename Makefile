@@ -26,7 +26,7 @@ test: lint
 test-fast: lint
 	$(BIN)/pytest -n auto --dist loadgroup tests/unit tests/contract -m "quick"
 
-# Line and branch coverage of all tests but those of the images, programs that they start included.
+# Line and branch coverage of all tests except the image tests, including the programs that they start.
 coverage: install
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest -n auto --dist loadgroup -m "not images and not packaging"
@@ -71,7 +71,7 @@ lock: install
 lowest: install
 	$(BIN)/pytest tests/packaging/test_lowest.py
 
-# Make everything in data/ anew: the sample series, and the predictions by running both ways.
+# Generate everything in data/ again: the sample series, and the predictions by running both ways.
 samples: install
 	$(BIN)/python -m data.make_samples
 	$(BIN)/python -m data.demo demo
@@ -82,8 +82,8 @@ samples: install
 notebooks: install
 	WRITE_NOTEBOOKS=1 $(BIN)/pytest tests/contract/test_notebooks.py tests/images/test_notebooks.py
 
-# Make the pictures of docs/models.md anew: of the model of the README, and of one whose attention goes through time.
-# The report is photographed with Chromium.
+# Generate the pictures in docs/models.md again: of the README's model, and of a model with attention over time. Chromium
+# takes the screenshot of the report.
 TRAIN := $(BIN)/lstm-fcn train --training data/training/train.csv --validation data/training/valid.csv --epochs 60 \
 	--lr 0.005 --lr-schedule one-cycle
 pictures: install
@@ -104,7 +104,7 @@ bench-train: install
 	$(BIN)/python -m lstm_fcn.benchmarks.ingestion
 	$(BIN)/python -m lstm_fcn.benchmarks.scaling
 
-# The same for a CSV file larger than memory should be; needs that much room in the scratch folder, and half again.
+# Reading a CSV file larger than memory; needs 1.5 times its size in the scratch folder.
 bench-large: install
 	$(BIN)/python -m lstm_fcn.benchmarks.ingestion --gigabytes 6 --train
 
@@ -135,7 +135,7 @@ bench-predictions: install
 soak: install
 	$(BIN)/python -m lstm_fcn.benchmarks.soak
 
-# Coverage-guided fuzzing of what reads strangers' bytes, a minute for each target.
+# Coverage-guided fuzzing of everything that reads input from outside, one minute for each target.
 fuzz: install
 	$(BIN)/pip install --quiet --no-deps -r requirements/fuzz.txt
 	for target in csv decode http; do $(BIN)/python -m tests.fuzz $$target -max_total_time=60 || exit 1; done

@@ -70,7 +70,7 @@ class Run:
 
     @property
     def identity(self) -> tuple[str, str, int, int, str]:
-        """The same as that of the run's row."""
+        """Key of the run's row in the results."""
         method = self.method if self.ensemble == 1 else f"{self.method}, ensemble of {self.ensemble}"
         return self.dataset, method, self.cells, self.seed, self.preset
 

@@ -2,7 +2,7 @@
 
 Reading means everything that happens before training can start: parsing, checking, scaling, and storing as float32 in
 memory or in a mapped scratch file. It is compared with `pandas.read_csv` and its C engine, which stops at a table of
-float64. Both read the same file in processes of their own, in turn.
+float64. Each reads the same file in a separate process, one after the other.
 """
 
 import os

@@ -1,6 +1,6 @@
 """How training scales from one process to two: part of `make bench-train`.
 
-Each process stands for a machine with half of this machine's cores; the two communicate over the loopback interface.
+Each process represents a machine with half of this machine's cores; the two communicate over the loopback interface.
 The same job runs on one of them, on both, and as one process on all cores. The first epoch is not timed.
 """
 

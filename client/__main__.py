@@ -16,7 +16,7 @@ COMMANDS = {
     "train": ("lstm_fcn.client.local:train", "Train a classifier on CSV files."),
     "predict": ("lstm_fcn.client.local:predict", "Predict the series of a CSV file."),
     "evaluate": ("lstm_fcn.client.local:evaluate", "Measure a model on labelled series."),
-    "visualize": ("lstm_fcn.client.local:visualize", "Draw what a model looks at."),
+    "visualize": ("lstm_fcn.client.local:visualize", "Draw pictures that explain a model."),
     "serve": ("lstm_fcn.client.local:serve", "Serve a model over HTTP, with a page to try it."),
     "transform": ("lstm_fcn.serving.transform:transform", "Predict files and folders of any size."),
     "tune": ("lstm_fcn.client.tuning.command:tune", "Search for good hyperparameters."),

@@ -59,7 +59,7 @@ def train(
 
 
 def train_model(channels: Mapping[str, Sequence[Path]], output: Path, hyperparameters: dict[str, str]) -> int:
-    """Run a training job in a process of its own and move its model and report to the folder `output`.
+    """Run a training job in a separate process and move its model and report to the folder `output`.
 
     Args:
         channels: files and folders of each channel; see `container.channels`.
@@ -162,7 +162,7 @@ def _replace_results(optml: OptML, output: Path) -> None:
 def _run_module(module: str, settings: Mapping[str, str], **streams: Any) -> "Iterator[subprocess.Popen[str]]":
     """Start `python -m module` with these environment variables; SIGINT and SIGTERM stop it, and not this process.
 
-    In a terminal, Ctrl-C reaches both processes. It is passed on as SIGTERM all the same, because it may have been sent
+    In a terminal, Ctrl-C reaches both processes. It is still passed on as SIGTERM, because it may have been sent
     to this process alone, and a second SIGINT would end a training job without a checkpoint.
     """
     command = [sys.executable, "-m", module]

@@ -44,7 +44,7 @@ class Metadata(BaseModel):
 
 
 def save(folder: Path, metadata: Metadata, graph: bytes, weights: bytes) -> None:
-    """Write the model files; a reader finds the old model or the new one, never a mixture taken for whole.
+    """Write the model files; a reader finds the old model or the new one, never a mixture that passes the checks.
 
     The metadata, with the checksums of the other two files, comes last.
 

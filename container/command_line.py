@@ -6,7 +6,7 @@ import click
 
 from lstm_fcn.container.errors import UserError
 
-INTERRUPTED = 130  # what a shell reports of a program that Ctrl-C ended
+INTERRUPTED = 130  # exit code that shells report for a program ended by Ctrl-C
 
 
 def run_command(command: click.Command, name: str, arguments: Sequence[str] | None = None) -> int:
@@ -15,7 +15,7 @@ def run_command(command: click.Command, name: str, arguments: Sequence[str] | No
     Args:
         command: to run.
         name: of the program, for its help.
-        arguments: those of the program; by default, those that this process was started with.
+        arguments: of the program; by default `sys.argv[1:]`.
 
     Returns:
         the exit code; 2 for invalid input, which is reported as `Error: ...` on standard error.

@@ -31,7 +31,7 @@ def parse_cells(lines: list[str], rules: Preprocessing, variables: int, fill: bo
 
     Returns:
         Float64 `[n, W]`, where W is the width of the widest line, with NaN for missing values. None if a cell is
-        invalid; `find_bad_cell` then tells which.
+        invalid; `find_bad_cell` then finds it.
     """
     cells = lines
     if rules.reads_missing:

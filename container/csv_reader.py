@@ -202,7 +202,7 @@ class SeriesReader:
             self.fail(
                 row,
                 f"{has}, which cannot be divided among {self.variables} variables (num-variables); a row must hold all "
-                "values of the first variable, then those of the next",
+                "values of the first variable, then all values of the next",
             )
         if self._length is None:
             first, expected = self._first or (row, width)

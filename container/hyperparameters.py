@@ -14,7 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from lstm_fcn.container.errors import UserError
 
-# Written by the platform and its SDKs beside the user's own, with no meaning for us (T21).
+# Added by SageMaker and its SDKs to the user's hyperparameters; they have no effect on training (T21).
 _PLATFORM_PREFIXES = ("sagemaker_", "_tuning_objective_metric")
 
 # What each preset sets. A hyperparameter that the user sets always wins.
@@ -85,14 +85,14 @@ class Hyperparameters(BaseModel):
     )
     task: Annotated[Literal["auto", "binary", "multiclass", "multilabel"], _Choice] = Field(
         "auto",
-        description="auto: multilabel if a row's `y` columns hold several ones or none, else binary or multiclass",
+        description="auto: multilabel if in any row not exactly one `y` column is 1, else binary or multiclass",
     )
     num_variables: Integer = Field(
         1,
         ge=1,
         le=10000,
-        description="variables of each series; a headerless row has all values of the first one, then those of the "
-        "next. A header with columns `x_<variable>_<step>` tells it by itself",
+        description="variables of each series; a row without header holds all values of the first variable, then "
+        "all values of the next. A header with columns `x_<variable>_<step>` sets it automatically",
     )
     recurrent: Annotated[Literal["lstm", "alstm", "gru", "rnn", "dense", "none"], _Choice] = Field(
         "lstm",
@@ -179,7 +179,7 @@ class Hyperparameters(BaseModel):
         json_schema_extra=search("dataset,series"),
     )
     missing_values: Annotated[Literal["error", "interpolate"], _Choice] = Field(
-        "error", description="empty and NaN cells: refused, or filled on the line between their neighbours"
+        "error", description="empty and NaN cells: refused, or interpolated linearly between their neighbours"
     )
     length_policy: Annotated[Literal["error", "pad", "resample"], _Choice] = Field(
         "error",
@@ -214,7 +214,7 @@ class Hyperparameters(BaseModel):
         0.0,
         ge=0.0,
         le=0.9,
-        description="share of the training data held out for validation, drawn from each class alike",
+        description="share of the training data held out for validation, the same share of each class",
     )
     checkpoint_epochs: Integer = Field(
         0, ge=0, le=20000, description="epochs from one checkpoint to the next; 0: by time only"
@@ -233,7 +233,7 @@ class Hyperparameters(BaseModel):
     )
 
     def with_batch_size(self, series: int) -> "Hyperparameters":
-        """The same settings with the batch size that `batch-size=0` stands for with this many training series."""
+        """The same settings, with `batch-size=0` replaced by the batch size for this many training series."""
         if self.batch_size:
             return self
         return self.model_copy(update={"batch_size": min(max(series // 8, 16), 64)})
@@ -245,9 +245,9 @@ class Parameter:
 
     low, high: bounds of a number, both included; None for a choice.
     choices: the allowed values of a choice; empty for a number.
-    search: range in which tuning searches, in the notation of `container.ranges`; empty: not tunable. Not tunable are
-        facts about the data, what defines the objective, what only gets better the more time it takes, the seed, and
-        what has no influence on the model.
+    search: range in which tuning searches, in the notation of `container.ranges`; empty: not tunable. A
+        hyperparameter is not tunable if it describes the data, defines the objective, only improves the model by
+        taking more time, is the seed, or has no influence on the model.
     searched_by_default: tuned if the user names no ranges.
     """
 
@@ -302,7 +302,7 @@ def parse_hyperparameters(raw: Mapping[str, Any]) -> Hyperparameters:
             continue
         decoded = _decode(value)
         if decoded is None or decoded in ("None", "null", ""):
-            # Unset on the caller's side (T19): the default, unless the parameter has a choice called none.
+            # Not set by the caller (T19): the default, unless the parameter has a choice called none.
             if name in PARAMETERS and "none" not in PARAMETERS[name].choices:
                 continue
             decoded = "none"

@@ -28,7 +28,7 @@ METRICS = (
     Metric("train_accuracy", "Maximize", "share of the training series classified correctly"),
     Metric("valid_loss", "Minimize", "class-weighted cross-entropy on the validation data"),
     Metric("valid_accuracy", "Maximize", "share of the validation series classified correctly"),
-    Metric("valid_balanced_accuracy", "Maximize", "mean over the classes of the share of each classified correctly"),
+    Metric("valid_balanced_accuracy", "Maximize", "recall, mean over the classes"),
     Metric("valid_f1", "Maximize", "F1 score, mean over the classes (macro)"),
     Metric("valid_auc", "Maximize", "area under the ROC curve, mean over the targets; two classes and multilabel only"),
 )

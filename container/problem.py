@@ -14,7 +14,7 @@ Task = Literal["binary", "multiclass", "multilabel"]
 class Scaling(BaseModel):
     """How the graph scales series, variable by variable.
 
-    method: by the mean and standard deviation of the training set, by those of each series, or not at all.
+    method: by mean and standard deviation, of the training set (`dataset`) or of each series (`series`), or not at all.
     mean, std: one of each for every variable; used by the method `dataset`.
     """
 

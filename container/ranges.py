@@ -97,7 +97,7 @@ def parse_assignments(option: str, texts: Iterable[str]) -> dict[str, str]:
 
 
 def explicit(values: Mapping[str, str]) -> dict[str, str]:
-    """The hyperparameters in `values`, checked and in their usual spelling, without those of the preset.
+    """The hyperparameters in `values`, checked and in their usual spelling; values of a preset are not added.
 
     Raises:
         UserError: as `parse_hyperparameters`.

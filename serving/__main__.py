@@ -32,7 +32,7 @@ def main() -> int:
     # Process 1 ignores SIGTERM until it has a handler; gunicorn sets its own later (S8). An exception would not do:
     # some extension modules turn it into an ImportError while they are imported.
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
-    # Before a linear algebra library is loaded: its threads would compete with those of the predictions.
+    # Before a linear algebra library is loaded: its threads would compete with the prediction threads.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         _announce()

@@ -266,7 +266,7 @@ def transform_files(
     precision: Precision = "float32",
     overwrite: bool = False,
 ) -> int:
-    """Predict a file, a folder or standard input; the arguments are those of the command `transform`.
+    """Predict a file, a folder or standard input; see the command `transform` for the arguments.
 
     SIGINT and SIGTERM end the whole program with exit code 130.
 

@@ -23,7 +23,7 @@ SAGEMAKER_BASE_DIR (default /opt/ml):
   checkpoints/                        a restarted job resumes from the latest checkpoint
 A job that is stopped by SIGTERM saves the best model so far. Hyperparameters:
 """
-STOPPED, INTERRUPTED = 143, 130  # what a shell reports of a process that SIGTERM or Ctrl-C ended
+STOPPED, INTERRUPTED = 143, 130  # exit codes that shells report for a process ended by SIGTERM or Ctrl-C
 NOTHING_TO_SAVE = "Stopped before the first training step; there is no model to save."
 NOTHING_TO_RESUME = "Interrupted before the first training step; nothing was saved."
 
@@ -67,7 +67,7 @@ def main() -> int:
 
 
 class Program:
-    """This process of a job: the only one, one of several on several machines, or the launcher of those."""
+    """This process of a job: the only one, one of several on several machines, or the launcher of several."""
 
     def __init__(self, optml: OptML, stop: StopSignal) -> None:
         self.optml = optml

@@ -59,7 +59,7 @@ def choose_placement(precision: str, group: Group, device: str = "auto") -> Plac
         device: the hyperparameter (auto, cpu, gpu).
 
     Raises:
-        UserError: the machine has a GPU that torch cannot use, or no GPU although one was asked for.
+        UserError: the machine has a GPU that torch cannot use, or no GPU although `device` is gpu.
     """
     if device == "cpu":
         placement = _choose_cpu(precision, group)

@@ -163,7 +163,7 @@ class _Heartbeat(threading.Thread):
             time.sleep(BEAT_SECONDS)
 
     def _check(self, beats: dict[int, tuple[int, float]]) -> str | None:
-        """Send one heartbeat and check those of the others; return a description of a failure, or None."""
+        """Send one heartbeat and check the others'; return a description of a failure, or None."""
         now = time.monotonic()
         self._store.add(f"beat/{self._group.rank}", 1)
         for rank, host in enumerate(self._hosts):

@@ -25,7 +25,7 @@ TOLERANCE = 1e-4  # largest difference of an output between torch and the export
 def export_graph(classifier: Classifier, rows: NDArray[np.float64]) -> bytes:
     """Export the classifier as an ONNX graph: `series` float64 in, `probabilities` and `explanation` float32 out.
 
-    Shapes are those of `Classifier.forward`; the batch size is free. A network without convolutions has no explanation.
+    For the shapes, see `Classifier.forward`; the batch size is free. A network without convolutions has no explanation.
 
     Args:
         classifier: in evaluation mode, on the CPU.
@@ -80,7 +80,7 @@ def _to_onnx(classifier: Classifier, shape: tuple[int, ...]) -> bytes:
         raise AlgorithmError("The exporter returned no graph.")
     model = program.model_proto
     _expand_attention(model)
-    # Stack traces with paths of this machine: large, and not for others to read (T75).
+    # Stack traces are large and contain paths of this machine, which must not be published (T75).
     for node in model.graph.node:
         del node.metadata_props[:]
         node.doc_string = ""
@@ -107,7 +107,7 @@ def _quiet_exporter() -> Iterator[None]:
             chatty.setLevel(level)
 
 
-# An attention LSTM as a loop over its steps, as in `AttentionLSTM._run`. The weights come from outside of the loop;
+# An attention LSTM as a loop over its steps, as in `AttentionLSTM._run`. The weights come from outside the loop;
 # everything that depends on the series is passed from step to step, as OpenVINO requires.
 ATTENTION_LOOP = """
 attention (float[B, H] hidden, float[B, H] cell, float[B, S, F] sequence, float[B, S, H] keys, float[B, G] read)

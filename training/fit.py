@@ -106,7 +106,7 @@ def check_batch_size(settings: Hyperparameters, group: Group) -> None:
 def class_weights(settings: Hyperparameters, problem: Problem) -> Tensor:
     """Weights of the classes in the loss, float32 `[C]`; or, for independent classes, of 0 and 1, `[C, 2]`.
 
-    Balanced weights are those of scikit-learn: inversely proportional to the frequency of the class in the training
+    Balanced weights follow scikit-learn: inversely proportional to the frequency of the class in the training
     data.
     """
     counts = np.array(problem.class_counts, dtype=np.float64)

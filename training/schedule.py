@@ -8,7 +8,7 @@ from lstm_fcn.container.hyperparameters import Hyperparameters
 
 
 class Schedule:
-    """Sets the learning rate of an optimizer as the hyperparameter `lr-schedule` says."""
+    """Sets the learning rate of an optimizer according to the hyperparameter `lr-schedule`."""
 
     def __init__(self, settings: Hyperparameters, optimizer: torch.optim.Optimizer, steps_per_epoch: int) -> None:
         """Schedule `settings.epochs` epochs; the optimizer's current learning rate is the highest one."""

@@ -42,7 +42,7 @@ class StopSignal:
     def out_of_time(self) -> bool:
         """The share of the 120 seconds that computing may take is used up; the rest is for saving.
 
-        Never true of a resumable job: one that is about to end gives the same model as without the stop.
+        Always false for a resumable job, because its model must not depend on interruptions.
         """
         if self.resumable:
             return False

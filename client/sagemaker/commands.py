@@ -38,8 +38,8 @@ METRICS_SECONDS = 60.0  # between two lines of metrics if standard error is not 
 def sagemaker() -> None:
     """Train, tune, deploy and predict on Amazon SageMaker.
 
-    Credentials and region are those of the AWS command line. With --dry-run, a command prints its requests as JSON and
-    creates nothing.
+    Credentials and region are read as by the AWS command line. With --dry-run, a command prints its requests as JSON
+    and creates nothing.
     """
 
 

@@ -5,7 +5,7 @@ import re
 from lstm_fcn.client.sagemaker.checks import values_of
 
 # The images are built for x86-64, so neither Graviton nor Grace, and torch for CUDA, so neither Trainium nor Gaudi.
-# The GPUs of p2 are too old for every build, those of p3 for the builds with CUDA 13.
+# The GPUs of p2 are too old for every build, and the GPUs of p3 for the builds with CUDA 13.
 _CPU = re.compile(r"ml\.[cmrt]\d([a-fh-z][a-z]*)?(-flex)?\.")
 _GPU = re.compile(r"ml\.(g4dn|g5|g6|g6e|g7|g7e|p4d|p4de|p5|p5e|p5en|p6-b\d+)\.")
 # Local NVMe disks are encrypted by the hardware; SageMaker refuses `VolumeKmsKeyId` for them.

@@ -13,7 +13,7 @@ from lstm_fcn.container.errors import UserError
 from lstm_fcn.container.media_types import Precision, parse_outputs
 
 BASE_NAME = "lstm-fcn"
-S3 = "S3"  # stands for an S3 address in help texts
+S3 = "S3"  # placeholder for an S3 address in help texts
 MAX_NAME = 63  # characters
 MAX_TUNING_NAME = 32  # M17
 

@@ -21,7 +21,7 @@ SEARCH_OPTIONS = (
     *("training", "validation", "trials", "objective", "workers"),
     *("study_name", "pruning", "minutes", "search_seed"),
 )
-INTERRUPTED = 130  # exit code that shells use for a process that Ctrl-C ended
+INTERRUPTED = 130  # exit code that shells report for a process ended by Ctrl-C
 
 
 @click.command()
@@ -58,7 +58,9 @@ INTERRUPTED = 130  # exit code that shells use for a process that Ctrl-C ended
 @click.option(
     "--timeout", "minutes", type=click.FloatRange(0), metavar="MINUTES", help="start no more trials after this time"
 )
-@click.option("--search-seed", type=click.IntRange(0, 2**31 - 1), help="seed of the search; --seed is that of training")
+@click.option(
+    "--search-seed", type=click.IntRange(0, 2**31 - 1), help="seed of the search; --seed is the seed of training"
+)
 @hyperparameter_options
 def tune(output: Path, storage: str | None, ranges: Sequence[str], **options: Any) -> int:
     """Search for good hyperparameters with many trainings (trials), several at a time.

@@ -141,9 +141,9 @@ class _Grid(GridSampler):
 
 
 def is_finished(trial: FrozenTrial) -> bool:
-    """Whether a trial counts: it is complete or pruned, or failed because of its hyperparameters.
+    """Whether a trial is complete, pruned, or failed because of its hyperparameters.
 
-    An interrupted trial also has Optuna's state `FAIL`, but no error in its outcome. It does not count.
+    An interrupted trial is not finished: it also has Optuna's state `FAIL`, but no error in its outcome.
     """
     if trial.state == TrialState.FAIL:
         return bool(trial.user_attrs.get(OUTCOME, {}).get("error"))

@@ -45,7 +45,7 @@ from lstm_fcn.container.metrics import EpochLine, Metric
 from lstm_fcn.training.data.reading import prepare_worker
 
 STEPS = 10  # trials are compared after each tenth of their epochs, because their numbers of epochs may differ
-POLL_SECONDS = 1.0  # between looks at a study that other machines work on, too
+POLL_SECONDS = 1.0  # between checks of a study that other machines also work on
 
 _processes = multiprocessing.get_context("forkserver")
 # Import torch once, not in every trial. Optimizers import torch._dynamo.
@@ -76,7 +76,7 @@ def tune(
     Args:
         training: labelled series: CSV files or folders of them, as for `lstm-fcn train`.
         storage: SQLite file of the study, on a local disk, or the URL of a database server.
-        trials: number of trials that the study has at the end. Interrupted trials do not count.
+        trials: number of trials that the study has at the end. Interrupted trials are repeated.
         validation: labelled series; without them, set `validation-fraction` among the hyperparameters.
         objective: name of a metric in `container.metrics`.
         ranges: what to tune, in the notation of `container.ranges`; None: the default ranges of all hyperparameters
@@ -220,10 +220,10 @@ class Trials:
         return False
 
     def heartbeat(self) -> None:
-        """Record that the trials of this machine are alive; requeue those of machines that no longer do so.
+        """Record that the trials of this machine are alive; requeue the trials of machines that no longer do.
 
         Optuna never treats a trial without any heartbeat as abandoned, such as one whose machine died immediately after
-        creating it. Therefore whoever sees a running trial for the first time records a heartbeat for it.
+        creating it. Therefore the first machine that sees a running trial records a heartbeat for it.
         """
         if time.monotonic() - self.last_heartbeat < (self.database.get_heartbeat_interval() or 0):
             return

@@ -1,6 +1,6 @@
 """The web page for trying a model: one self-contained HTML document, and the headers that restrict what it may do.
 
-The style sheet and the scripts are files of their own, so that they can be linted; they are put into the page once,
+The style sheet and the scripts are separate files, so that they can be linted; they are inserted into the page once,
 when the server starts.
 """
 

@@ -115,7 +115,7 @@ function runsOf(filled, adds, variable, limit, x, y, width) {
   return runs;
 }
 
-// All steps; of a long series those of the minimum and maximum of each stretch.
+// All steps; for a long series, only the steps of the minimum and maximum of each stretch.
 function thinOut(values, points) {
   if (values.length <= points) return [...values.keys()];
   const kept = new Set([0]);

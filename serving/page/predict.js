@@ -81,7 +81,7 @@ async function predictPiece(result, { before, bytes, lines }, signal) {
   const { input } = result;
   let body = bytes;
   if (input.omitted.size && lines.length) body = lines.map((line) => withoutOmitted(input, line)).join("\n");
-  let shift = before; // from row numbers of the request to those of the file
+  let shift = before; // from row numbers of the request to row numbers of the file
   if (input.header !== null) {
     body = new Blob([withoutOmitted(input, input.header), "\n", body]);
     shift -= 1;

@@ -9,7 +9,7 @@ const EXPLANATION = 'application/json; output="explanation"';
 
 export class InputError extends Error {} // its message is shown to the user
 
-// Send CSV; a busy server (503) is asked again after the delay it names.
+// Send CSV; if the server is busy (503), send it again after the delay that the response names.
 export async function post(body, accept, signal) {
   const headers = { "Content-Type": "text/csv", Accept: accept };
   try {
@@ -33,7 +33,7 @@ export async function fetchExplanation(input, line, signal) {
   return JSON.parse(text).predictions[0].explanation;
 }
 
-// Translate rows and columns of a request, which the server's messages name, to those of the user's file.
+// Translate the rows and columns of a request in the server's messages to rows and columns of the user's file.
 export function locate(message, { input, count }, shift) {
   return message
     .replace(/^request, row (\d+)(?:, column (\d+))?/, (_, row, column) => {

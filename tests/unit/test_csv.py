@@ -446,7 +446,7 @@ class TestVariables:
                 {"variables": 3},
                 b"a,1,2,3,4\n",
                 "f, row 1 has 4 values, which cannot be divided among 3 variables (num-variables); a row must hold "
-                "all values of the first variable, then those of the next.",
+                "all values of the first variable, then all values of the next.",
             ),
             (STRICT, {"variables": 2}, b"a,1,2\nb,1,2,3\n", "f, row 2 has 3 values, which cannot be divided among 2"),
             (STRICT, {"variables": 2}, b"a,1,2\nb,1,2,3,4\n", "f, row 2 has 4 values, but row 1 has 2 values; all se"),

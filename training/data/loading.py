@@ -117,7 +117,7 @@ class ChannelReader:
     columns: those that the header names; None before the first row.
     count: rows that this process keeps.
     widest: time steps of the longest series.
-    variables: of each series; a header can tell more than the caller knows.
+    variables: of each series; the header may set it.
     """
 
     def __init__(

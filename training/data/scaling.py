@@ -132,9 +132,9 @@ class RawSeries:
 
 
 class ScaledSeries:
-    """Collects complete series as float32, scaled by a given scaling or, in the end, by one of their own statistics.
+    """Collects complete series as float32, scaled by a given scaling or, at the end, by their statistics.
 
-    Without a given scaling, series are stored relative to the statistics of the first chunk until those of all are
+    Without a given scaling, series are stored relative to the statistics of the first chunk until all statistics are
     known. All work is done in chunks of one size, so that not a bit of the result depends on how files and blocks
     divide the rows.
 

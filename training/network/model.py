@@ -114,8 +114,8 @@ class LSTMFCN(nn.Module):
         return logits
 
     def extract(self, series: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """Inputs of the linear layer: the output of the recurrent layers `[B, hidden_size]`, and that of the
-        convolutions `[B, T, filters]` before the average over time; None for a part that this network does not have.
+        """Inputs of the linear layer: the output of the recurrent layers `[B, hidden_size]`, and the output of
+        the convolutions `[B, T, filters]` before the average over time; None for a part that this network lacks.
         """
         hidden: Tensor | None = None
         features: Tensor | None = None

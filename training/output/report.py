@@ -215,7 +215,7 @@ def _example_group(examples: Sequence[Example], name: str, limit: float) -> dict
 
 
 def _embed(figure: Figure, name: str, description: str) -> Markup:
-    """A figure as an element of the page; `name` makes its ids differ from those of the other figures."""
+    """A figure as an element of the page; `name` makes its ids unique in the page."""
     root = ElementTree.fromstring(svg(figure))  # noqa: S314  # written by matplotlib just now
     for node in root.iter():
         node.tag = _local(node.tag)
