@@ -82,10 +82,9 @@ samples: install
 notebooks: install
 	WRITE_NOTEBOOKS=1 $(BIN)/pytest tests/contract/test_notebooks.py tests/images/test_notebooks.py
 
-# Generate the pictures in docs/models.md again: of the README's model, and of a model with attention over time. Chromium
+# Generate the pictures in docs/models.md again: of the default network, and of one with attention over time. Chromium
 # takes the screenshot of the report.
-TRAIN := $(BIN)/lstm-fcn train --training data/training/train.csv --validation data/training/valid.csv --epochs 60 \
-	--lr 0.005 --lr-schedule one-cycle
+TRAIN := $(BIN)/lstm-fcn train --training data/training/train.csv --validation data/training/valid.csv --epochs 60
 pictures: install
 	$(TRAIN) --output build/pictures/model
 	$(TRAIN) --output build/pictures/attention --recurrent alstm --dimension-shuffle false
