@@ -20,16 +20,16 @@ demo: install
 
 # All checks and all tests, on as many processes as the machine has cores.
 test: lint
-	$(BIN)/pytest -n auto --dist loadgroup
+	$(BIN)/pytest -n auto --dist loadfile
 
 # The checks, the unit tests, one training and one request, in under two minutes.
 test-fast: lint
-	$(BIN)/pytest -n auto --dist loadgroup tests/unit tests/contract -m "quick"
+	$(BIN)/pytest -n auto --dist loadfile tests/unit tests/contract -m "quick"
 
 # Line and branch coverage of all tests except the image tests, including the programs that they start.
 coverage: install
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -n auto --dist loadgroup -m "not images and not packaging"
+	$(BIN)/coverage run -m pytest -n auto --dist loadfile -m "not images and not packaging"
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --skip-covered
 

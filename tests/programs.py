@@ -38,6 +38,7 @@ from lstm_fcn.benchmarks.programs import (
     without_labels,
 )
 from lstm_fcn.container.errors import UserError
+from tests.preloaded import PreloadedTrain
 
 # The names that other tests import from here; those of `benchmarks.programs` are shared with the benchmarks.
 __all__ = [
@@ -126,12 +127,13 @@ class TrainingJob:
         shutil.copytree(self.root, root)
         return TrainingJob(root)
 
-    def start(self) -> "Background":
-        return Background(start("train", self.root))
+    def start(self, program: bool = False) -> "Background":
+        """Start `train` in a process of its own; with `program`, as a program that has yet to import everything."""
+        return Background(start("train", self.root) if program else PreloadedTrain(environment(self.root)))
 
-    def run(self) -> Result:
-        """Run `train` as a program."""
-        return self.start().finish()
+    def run(self, program: bool = False) -> Result:
+        """Run `train` in a process of its own."""
+        return self.start(program).finish()
 
     def run_here(self) -> Result:
         """Run `train` in this process, which is much faster; for jobs that end before or soon after their first step.
@@ -230,7 +232,7 @@ def assert_was_refused(job: TrainingJob, result: Result, *messages: str) -> None
 class Background:
     """A program that runs; what it prints is read as it comes."""
 
-    def __init__(self, process: "subprocess.Popen[str]") -> None:
+    def __init__(self, process: "subprocess.Popen[str] | PreloadedTrain") -> None:
         self.process = process
         self.lines: list[str] = []
         self._errors: list[str] = []

@@ -1,8 +1,10 @@
 """The Docker engine and the two images, as the image tests use them."""
 
+import fcntl
 import json
 import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,8 +28,10 @@ def engine_answers() -> bool:
 def build_images() -> None:
     """Build both images, the training image with the torch that the tests run with: the default brings 4 GB of CUDA."""
     options = ("--provenance=false", "--sbom=false", "--build-arg", "TORCH=-r requirements/torch.txt")
-    docker("build", *options, "-f", PROJECT / "Dockerfile.train", "-t", TRAIN, PROJECT)
-    docker("build", *options[:2], "-f", PROJECT / "Dockerfile.serve", "-t", SERVE, PROJECT)
+    with (Path(tempfile.gettempdir()) / "lstm-fcn-images.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # of several test processes, one builds; the others find the layers
+        docker("build", *options, "-f", PROJECT / "Dockerfile.train", "-t", TRAIN, PROJECT)
+        docker("build", *options[:2], "-f", PROJECT / "Dockerfile.serve", "-t", SERVE, PROJECT)
 
 
 def inspect(image: str) -> dict[str, object]:
