@@ -84,7 +84,7 @@ def test_a_job_that_is_killed_again_and_again_ends_as_one_that_never_was(tmp_pat
         assert list(killed.job.checkpoints.iterdir()) == []  # which are of no more use
 
 
-def test_a_job_that_is_stopped_goes_on_later(stopped: TrainingJob, expected: TrainingJob, tmp_path: Path) -> None:
+def test_a_stopped_job_is_resumed(stopped: TrainingJob, expected: TrainingJob, tmp_path: Path) -> None:
     """And may write its checkpoints more seldom then."""
     job = stopped.copy(tmp_path / "ml").set(**INTERRUPTED, checkpoint_epochs="50", checkpoint_minutes="0")
     assert artifact.load(job.model)[0].problem.classes == ("down", "up")

@@ -170,7 +170,7 @@ def test_a_series_longer_than_any_in_training_is_refused_or_resampled(servers: d
     assert (reply.status, "row 2 has 13 cells, but the header names 12 columns" in reply.text) == (400, True)
 
 
-def test_requests_that_cannot_be_mended(servers: dict[str, Endpoint]) -> None:
+def test_invalid_requests_are_refused(servers: dict[str, Endpoint]) -> None:
     rest = ",1" * (LENGTH - 2)
     header = ",".join(f"x{k}" for k in range(LENGTH))
     cases = [
@@ -185,7 +185,7 @@ def test_requests_that_cannot_be_mended(servers: dict[str, Endpoint]) -> None:
         assert (reply.status, message in reply.text) == (400, True), (body, reply.text)
 
 
-def test_training_data_that_cannot_be_mended(tmp_path: Path) -> None:
+def test_invalid_training_data_is_refused(tmp_path: Path) -> None:
     interpolate, pad = {"missing_values": "interpolate"}, {"length_policy": "pad"}
     cases = [
         (interpolate, "a,1,2\nb,3,x\n", "train.csv, row 2, column 3 is 'x'; every value must be a finite number."),

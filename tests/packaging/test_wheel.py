@@ -44,7 +44,7 @@ def test_the_source_distribution_has_licence_and_readme(distributions: Path) -> 
     assert {f"{NAME}/{name}" for name in ("LICENSE", "README.md", "pyproject.toml")} <= names
 
 
-def test_without_extras_each_command_says_which_one_it_needs(install: Install, folder: Path) -> None:
+def test_without_extras_each_command_names_the_one_it_needs(install: Install, folder: Path) -> None:
     environment = install("")
     [packages] = (environment.folder / "lib").glob("python*/site-packages")
     assert {path.name for path in packages.glob("lstm_fcn*")} == {"lstm_fcn", f"{NAME}.dist-info"}

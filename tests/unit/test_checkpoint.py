@@ -115,7 +115,7 @@ def test_where_the_newest_is_damaged_an_earlier_one_is_taken(
     assert caplog.records[0].levelno == logging.WARNING
 
 
-def test_a_file_of_another_program_is_taken_for_damaged(
+def test_a_file_of_another_program_is_reported_as_damaged(
     checkpoints: Checkpoints, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     save_file({"x": torch.zeros(2)}, tmp_path / "lstm-fcn-9.safetensors")
@@ -181,7 +181,7 @@ def test_when_the_job_is_done_nothing_of_it_is_left(checkpoints: Checkpoints, tm
     assert names(tmp_path) == ["of the user.safetensors"]
 
 
-def test_a_full_disk_is_said_and_leaves_nothing_behind(
+def test_a_full_disk_is_reported_and_leaves_nothing_behind(
     checkpoints: Checkpoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checkpoints.save("1", make(1))

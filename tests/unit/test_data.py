@@ -188,7 +188,7 @@ def test_what_is_refused(tmp_path: Path, training: str, validation: str | None, 
         read(tmp_path, training, validation=validation)
 
 
-def test_a_first_column_that_does_not_look_like_labels_is_said(
+def test_a_first_column_that_does_not_look_like_labels_is_reported(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     read(tmp_path, "0.31,1,2\n0.32,3,4\n0.33,5,6\n")
@@ -200,7 +200,7 @@ def test_files_of_different_length_are_named(tmp_path: Path) -> None:
         read(tmp_path, "a,1,2\n", "b,1,2,3\n")
 
 
-def test_what_was_read_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_was_read_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     read(tmp_path, "a,1,2\nb,3,4,5\n", "b,5\n", length_policy="pad")
     assert "training: 3 series of up to 3 values from 2 file(s)" in caplog.messages
@@ -243,7 +243,7 @@ class TestVariables:
         for dataset in (data.training, data.validation):
             np.testing.assert_allclose(all_values(dataset), self.scale(self.SERIES), atol=1e-6)
 
-    def test_each_of_each_series_is_scaled_by_itself(self, tmp_path: Path) -> None:
+    def test_each_variable_of_each_series_is_scaled_separately(self, tmp_path: Path) -> None:
         data = read(tmp_path, write(self.SERIES), num_variables="3", scaling="series")
         mean, std = (f(self.SERIES, axis=2, keepdims=True) for f in (np.mean, np.std))
         np.testing.assert_allclose(all_values(data.training), (self.SERIES - mean) / std, atol=1e-6)
@@ -341,7 +341,7 @@ class TestVariables:
         expected = self.SERIES.astype(np.float32)
         np.testing.assert_array_equal(both[np.argsort(both[:, 1, 0])], expected[np.argsort(expected[:, 1, 0])])
 
-    def test_what_was_read_is_said(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def test_what_was_read_is_logged(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level(logging.INFO)
         read(tmp_path, write(self.SERIES), num_variables="3")
         assert "training: 40 series of 3 variables with 5 values each from 1 file(s)" in caplog.messages
@@ -503,9 +503,7 @@ class TestTasks:
     @pytest.mark.parametrize(
         "text", ["y1,y2,y3,x1,x2\n1,0,0,1,2\n0,1,0,1,2\n", "y1,y2,y3,x1,x2\n1,1,0,1,2\n0,1,0,1,2\n1,0,0,1,2\n"]
     )
-    def test_a_target_that_never_changes_is_said(
-        self, tmp_path: Path, text: str, caplog: pytest.LogCaptureFixture
-    ) -> None:
+    def test_a_constant_target_is_reported(self, tmp_path: Path, text: str, caplog: pytest.LogCaptureFixture) -> None:
         read(tmp_path, text)
         assert "WARNING: 'y3' cannot be learned: constant in the training data" in caplog.messages
 
@@ -810,7 +808,7 @@ class TestPipe:
         with pytest.raises(UserError, match=r"The pipe .*training_0 did not appear within 0 seconds"):
             load_channels({"training": source})
 
-    def test_one_that_nobody_writes_to_is_named(self, pipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_pipe_without_a_writer_is_reported(self, pipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(reading, "PIPE_SECONDS", 0.1)
         with pytest.raises(UserError, match=r"No data arrived in the pipe .*training_0 within 0 seconds"):
             load_channels({"training": Source("training", pipe.parent, pipe=pipe)})

@@ -59,7 +59,7 @@ def npy(array: Any, version: tuple[int, int] | None = None) -> bytes:
         (NPY, npy(np.array(ROWS, dtype=">f8"))),
     ],
 )
-def test_every_format_says_the_same(media_type: str, body: bytes) -> None:
+def test_every_format_gives_the_same(media_type: str, body: bytes) -> None:
     found = decode(body, media_type, STRICT)
     assert found.dtype == np.float64
     np.testing.assert_array_equal(found, np.array(ROWS)[:, None, :])
@@ -220,7 +220,7 @@ class TestVariables:
             (NPY, npy(np.asfortranarray(PAIRS))),
         ],
     )
-    def test_every_format_says_the_same(self, media_type: str, body: bytes) -> None:
+    def test_every_format_gives_the_same(self, media_type: str, body: bytes) -> None:
         found = decode(body, media_type, TWO)
         assert found.dtype == np.float64
         np.testing.assert_array_equal(found, PAIRS)

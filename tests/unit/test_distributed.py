@@ -217,7 +217,7 @@ class TestNames:
         _wait_for_name("algo-1")
         assert (answers, len(naps)) == ([], 2)
 
-    def test_a_name_that_stays_unknown_is_said(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_name_that_cannot_be_resolved_is_reported(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def look_up(*_: object) -> None:
             raise socket.gaierror(-2, "Name or service not known")
 

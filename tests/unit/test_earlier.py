@@ -281,7 +281,7 @@ class TestCarryingOver:
         load_earlier(source(model)).carry_over(network, make_problem(classes=("a", "b"), task="binary"))
         assert torch.equal(network.linear.weight, make_small(classes=2).linear.weight)
 
-    def test_other_scaling_is_said(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def test_recomputed_scaling_is_logged(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level(logging.INFO)
         problem = make_problem().model_copy(update={"scaling": Scaling(method="series")})
         model = save_model(tmp_path, problem)
@@ -316,7 +316,7 @@ class TestArchitecture:
         assert settings.epochs == 7
         assert "WARNING" not in caplog.text
 
-    def test_what_does_not_count_is_said(self, model: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def test_ignored_hyperparameters_are_logged(self, model: Path, caplog: pytest.LogCaptureFixture) -> None:
         given = parse_hyperparameters({"filters-1": "99", "scaling": "series", "filters-2": "4"})
         settings = load_earlier(source(model)).take_architecture(given)
         assert (settings.filters_1, settings.scaling) == (3, "dataset")
@@ -325,7 +325,7 @@ class TestArchitecture:
             "WARNING: ignoring scaling=series: the earlier model uses dataset",
         ]
 
-    def test_a_job_that_says_nothing_of_it_takes_all_of_it(
+    def test_a_job_without_these_hyperparameters_takes_them_from_the_earlier_model(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         architecture = {
@@ -380,7 +380,7 @@ class TestFamily:
             ({"convolutions": "false"}, "output layer; new: recurrent block (length 20, was 12);"),
         ],
     )
-    def test_nothing_is_said_of_parts_that_are_not_there(
+    def test_parts_that_do_not_exist_are_not_logged(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture, settings: dict[str, str], said: str
     ) -> None:
         caplog.set_level(logging.INFO)

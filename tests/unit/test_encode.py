@@ -139,6 +139,6 @@ class TestVariables:
         assert [json.loads(line)["explanation"] for line in text.splitlines()] == [[1, -2, 0.5], [0, 3, 1e20]]
 
 
-def test_a_model_without_explanation_says_so() -> None:
+def test_a_model_without_explanation_reports_it() -> None:
     with pytest.raises(UserError, match="The model has no explanation, because its network has no convolutions"):
         make(["a", "b"], explains=False).encode(PREDICTIONS, ResponseFormat(JSON, ("explanation",)))

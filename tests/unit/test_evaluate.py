@@ -156,7 +156,7 @@ class TestEnsemble:
         )
         assert {name: metrics[name] for name in expected} == pytest.approx(expected)
 
-    def test_each_network_has_exact_statistics_of_its_own(self) -> None:
+    def test_each_network_has_separate_exact_statistics(self) -> None:
         torch.manual_seed(0)
         members = [LSTMFCN(12, 2, 2, filters=(3, 3, 3), squeeze_excite=True) for _ in range(2)]
         series = 5 + 3 * torch.randn(40, 2, 12)

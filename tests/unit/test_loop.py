@@ -241,7 +241,7 @@ class TestEarlyStopping:
         train(make_set(), flipped(make_set(seed=1)), epochs="30")
         assert len(epoch_lines(caplog)) == 30
 
-    def test_each_round_has_patience_of_its_own(self, caplog: pytest.LogCaptureFixture) -> None:
+    def test_patience_starts_again_in_each_round(self, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level(logging.INFO)
         settings: dict[str, Any] = {"epochs": "200", "early_stopping_patience": "4", "fine_tune_rounds": "2"}
         _, best = train(make_set(), flipped(make_set(seed=1)), **settings)
@@ -304,7 +304,7 @@ class TestFineTuning:
         assert (best.round, best.epoch) == (lowest // 6, lowest % 6 + 1)
         assert best.place == f"epoch {best.epoch} of fine-tuning round {best.round}"
 
-    def test_each_round_has_a_schedule_of_its_own(self, caplog: pytest.LogCaptureFixture) -> None:
+    def test_each_round_has_a_new_schedule(self, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level(logging.INFO)
         train(make_set(), epochs="20", lr_schedule="one-cycle", fine_tune_rounds="1", lr="0.4")
         rates = [value(line, "lr") for line in epoch_lines(caplog)]
@@ -395,7 +395,7 @@ class TestResuming:
     @pytest.mark.parametrize("validates", [False, True])
     @pytest.mark.parametrize("name", SETTINGS)
     @pytest.mark.parametrize("rhythm", [{"checkpoint_epochs": "1"}, {"checkpoint_minutes": "0.0000001"}])
-    def test_after_a_kill_it_goes_on_from_the_last_checkpoint(
+    def test_after_a_kill_it_resumes_from_the_last_checkpoint(
         self, tmp_path: Path, name: str, validates: bool, rhythm: dict[str, Any]
     ) -> None:
         def kill() -> None:

@@ -58,7 +58,7 @@ def test_blocks_that_do_not_lie_in_one_piece_are_kept_in_their_order() -> None:
     assert collect([block.T, block[:, ::2]], 0).values.tolist() == [0, 3, 1, 4, 2, 5, 0, 2, 3, 5]
 
 
-def test_the_scratch_file_has_no_name_and_lies_where_the_user_says(
+def test_the_scratch_file_has_no_name_and_is_in_the_folder_that_the_user_chose(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folders: list[Path] = []
@@ -77,7 +77,7 @@ def test_the_scratch_file_has_no_name_and_lies_where_the_user_says(
 
 
 @pytest.mark.parametrize("count", [10, 100_000])
-def test_a_full_disk_is_said(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+def test_a_full_disk_is_reported(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     files: list[Any] = []
 
     def open_full_disk(**settings: Any) -> Any:
@@ -94,7 +94,7 @@ def test_a_full_disk_is_said(monkeypatch: pytest.MonkeyPatch, count: int) -> Non
         files[0].close()
 
 
-def test_a_scratch_folder_that_is_not_there_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_scratch_folder_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "scratch_folder", lambda: tmp_path / "nothing")
     with pytest.raises(UserError, match=r"The scratch folder .*nothing is too small for the data .*: No such file"):
         collect([np.ones(9, np.float32)], 0)
