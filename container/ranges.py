@@ -4,11 +4,12 @@ The notation: `8,64,128` lists values; `0.2:0.9` is every number between both bo
 `0.0001:0.1:log` is the same on a logarithmic scale.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from lstm_fcn.container.errors import UserError
 from lstm_fcn.container.hyperparameters import PARAMETERS, parse_hyperparameters
+from lstm_fcn.container.metrics import METRICS_BY_NAME
 
 SCALES = ("auto", "linear", "log", "reverse-log")
 
@@ -73,6 +74,31 @@ def default_ranges(excluded: Iterable[str] = ()) -> list[Range]:
     """The ranges that are searched if the user names none, without the hyperparameters in `excluded`."""
     wanted = (p for p in PARAMETERS.values() if p.searched_by_default and p.name not in set(excluded))
     return [parse_range(p.name, p.search) for p in wanted]
+
+
+def check_search(objective: str, ranges: Collection[Range], fixed: Mapping[str, str], has_validation: bool) -> None:
+    """Check that the objective can be measured, and that the ranges fit the fixed hyperparameters.
+
+    Raises:
+        UserError: what contradicts what.
+    """
+    if objective not in METRICS_BY_NAME:
+        raise UserError(f"Unknown objective {objective!r}; supported: {', '.join(METRICS_BY_NAME)}.")
+    if not ranges:
+        raise UserError("No hyperparameter has a range, so there is nothing to tune; add a range or set fewer values.")
+    for item in ranges:
+        if item.name in fixed:
+            raise UserError(
+                f"{item.name} is set to {fixed[item.name]} and also has the range {item}; use only one of them."
+            )
+        for value in item.values or (item.low, item.high):
+            parse_hyperparameters({**fixed, item.name: str(value)})  # allowed beside the fixed ones
+    held_out = parse_hyperparameters(fixed).validation_fraction > 0
+    if objective.startswith("valid_") and not has_validation and not held_out:
+        raise UserError(
+            f"The objective {objective} needs validation data: give --validation, or hold out part of the training "
+            "data, for example validation-fraction=0.2."
+        )
 
 
 def parse_assignments(option: str, texts: Iterable[str]) -> dict[str, str]:

@@ -163,37 +163,28 @@ def _state(kind: Kind, reply: dict[str, Any]) -> State:
     """The state from the response to Describe, or from an entry of the response to List."""
     word = reply[f"{kind.noun}Status"]
     steps = reply.get("SecondaryStatusTransitions") or [{}]
-    state = State(
+    limits = reply.get("HyperParameterTuningJobConfig", {}).get("ResourceLimits", {})
+    counters = reply.get("TrainingJobStatusCounters", {})
+    counts = ", ".join(f"{number} {name}" for name, number in counters.items() if number)
+    best = reply.get("BestTrainingJob", {})
+    measured = [best.get("FinalHyperParameterTuningJobObjectiveMetric"), *reply.get("FinalMetricDataList", [])]
+    return State(
         kind=kind.label,
         name=reply[f"{kind.noun}Name"],
         arn=reply[f"{kind.noun}Arn"],
         status=word,
         finished=word in kind.finished,
-        detail=f"{reply.get('SecondaryStatus', '')}: {steps[-1].get('StatusMessage', '')}".strip(": "),
+        detail=counts or f"{reply.get('SecondaryStatus', '')}: {steps[-1].get('StatusMessage', '')}".strip(": "),
         reason=reply.get("FailureReason", ""),
-        metrics={item["MetricName"]: item["Value"] for item in reply.get("FinalMetricDataList", [])},
+        metrics={item["MetricName"]: item["Value"] for item in measured if item},
         artifact=reply.get("ModelArtifacts", {}).get("S3ModelArtifacts", "")
         or reply.get("TransformOutput", {}).get("S3OutputPath", ""),
-        hyperparameters=reply.get("HyperParameters", {}),
-        billable=reply.get("BillableTimeInSeconds"),
-        created=reply.get("CreationTime"),
-    )
-    return _tuning_state(state, reply) if kind is TUNING else state
-
-
-def _tuning_state(state: State, reply: dict[str, Any]) -> State:
-    counters = reply.get("TrainingJobStatusCounters", {})
-    best = reply.get("BestTrainingJob", {})
-    metric = best.get("FinalHyperParameterTuningJobObjectiveMetric")
-    limits = reply.get("HyperParameterTuningJobConfig", {}).get("ResourceLimits", {})
-    return replace(
-        state,
-        detail=", ".join(f"{number} {name}" for name, number in counters.items() if number),
         best=best.get("TrainingJobName", ""),
-        metrics={metric["MetricName"]: metric["Value"]} if metric else {},
-        hyperparameters=best.get("TunedHyperParameters", {}),
+        hyperparameters=reply.get("HyperParameters") or best.get("TunedHyperParameters", {}),
         done=sum(counters.get(name, 0) for name in ("Completed", "NonRetryableError", "Stopped")),
         total=limits.get("MaxNumberOfTrainingJobs", 0),
+        billable=reply.get("BillableTimeInSeconds"),
+        created=reply.get("CreationTime"),
     )
 
 

@@ -15,7 +15,7 @@ from lstm_fcn.container.channels import CHANNELS
 from lstm_fcn.container.errors import UserError
 from lstm_fcn.container.hyperparameters import PARAMETERS, Parameter, parse_hyperparameters
 from lstm_fcn.container.metrics import METRICS, METRICS_BY_NAME
-from lstm_fcn.container.ranges import Range, default_ranges
+from lstm_fcn.container.ranges import Range, check_search, default_ranges
 
 DAY = 24 * 60 * 60  # seconds
 MAX_RUNTIME = 28 * DAY  # T62
@@ -175,10 +175,7 @@ def tuning_job(name: str, job: Training, search: Search) -> Request:
     """
     hyperparameters = _checked_hyperparameters(job)
     ranges = searched_ranges(job, search)
-    for item in ranges:
-        for value in item.values or (item.low, item.high):
-            parse_hyperparameters({**hyperparameters, item.name: str(value)})  # allowed beside the fixed ones
-    _check_objective(job, search)
+    check_search(search.objective, ranges, hyperparameters, bool(job.validation))
     if search.strategy == "Hyperband":  # which reads the number of epochs from this hyperparameter (M11)
         hyperparameters.setdefault("epochs", str(parse_hyperparameters(hyperparameters).epochs))
     parents = [{"HyperParameterTuningJobName": parent} for parent in search.warm_start]
@@ -210,22 +207,13 @@ def tuning_job(name: str, job: Training, search: Search) -> Request:
 
 def searched_ranges(job: Training, search: Search) -> list[Range]:
     """The ranges of a tuning job."""
-    names = [item.name for item in search.ranges]
-    for name in names:
-        if names.count(name) > 1:
-            raise UserError(f"{name} has two ranges; give one.")
-        if name in job.hyperparameters:
-            raise UserError(f"{name} is both set and tuned; leave out one of the two.")
-    ranges = list(search.ranges) or default_ranges(job.hyperparameters)
-    if search.strategy == "Grid":
-        if not search.ranges:
-            ranges = [item for item in ranges if item.values]
-        for item in ranges:
-            if not item.values:
-                raise UserError(f"The strategy Grid tries lists of values; write {item.name}=VALUE,VALUE,VALUE.")
-    if not ranges:
-        raise UserError("There is nothing to tune: all default ranges are set or not lists; give --range.")
-    return ranges
+    grid = search.strategy == "Grid"
+    for number, item in enumerate(search.ranges):
+        if item.name in [other.name for other in search.ranges[:number]]:
+            raise UserError(f"{item.name} has two ranges; give one.")
+        if grid and not item.values:
+            raise UserError(f"The strategy Grid tries lists of values; write {item.name}=VALUE,VALUE,VALUE.")
+    return list(search.ranges) or [item for item in default_ranges(job.hyperparameters) if item.values or not grid]
 
 
 def number_of_jobs(job: Training, search: Search) -> int:
@@ -233,17 +221,6 @@ def number_of_jobs(job: Training, search: Search) -> int:
     if search.strategy == "Grid":
         return math.prod(len(item.values) for item in searched_ranges(job, search))
     return search.max_jobs
-
-
-def _check_objective(job: Training, search: Search) -> None:
-    if search.objective not in METRICS_BY_NAME:
-        raise UserError(f"The metric {search.objective} is unknown; supported: {', '.join(METRICS_BY_NAME)}.")
-    fraction = parse_hyperparameters(job.hyperparameters).validation_fraction
-    if search.objective.startswith("valid_") and not job.validation and fraction == 0:
-        raise UserError(
-            f"{search.objective} is measured on validation data; give --validation S3, or hold out a part of the "
-            "training data: --set validation-fraction=0.2."
-        )
 
 
 def _hyperband(hyperparameters: Mapping[str, str], search: Search) -> dict[str, Any]:

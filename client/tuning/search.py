@@ -13,9 +13,8 @@ from optuna.trial import FrozenTrial
 
 from lstm_fcn.container.channels import Source, data_files
 from lstm_fcn.container.errors import UserError
-from lstm_fcn.container.hyperparameters import parse_hyperparameters
 from lstm_fcn.container.metrics import METRICS_BY_NAME, Metric
-from lstm_fcn.container.ranges import Range, default_ranges, explicit, parse_range
+from lstm_fcn.container.ranges import Range, check_search, default_ranges, explicit, parse_range
 
 
 @dataclass(frozen=True)
@@ -26,17 +25,14 @@ class Search:
     objective: the metric that decides which trial is better.
     ranges: by the name of each tuned hyperparameter.
     fixed: the other hyperparameters that were set; they are the same in all trials.
+    space: the ranges as Optuna samples from them.
     """
 
     channels: dict[str, Source]
     objective: Metric
     ranges: dict[str, Range]
     fixed: dict[str, str]
-
-    @cached_property
-    def space(self) -> dict[str, BaseDistribution]:
-        """The ranges as Optuna samples from them."""
-        return {name: to_distribution(values) for name, values in self.ranges.items()}
+    space: dict[str, BaseDistribution]
 
     @cached_property
     def identity(self) -> dict[str, object]:
@@ -134,29 +130,17 @@ def make_search(
     Raises:
         UserError: an argument is wrong, arguments contradict each other, or a file does not exist.
     """
-    if objective not in METRICS_BY_NAME:
-        raise UserError(f"Unknown objective {objective!r}; supported: {', '.join(METRICS_BY_NAME)}.")
     fixed = explicit(hyperparameters)
     if ranges is None:
         parsed = {values.name: values for values in default_ranges(excluded=fixed)}
     else:
         parsed = {name: parse_range(name, text) for name, text in ranges.items()}
-    if not parsed:
-        raise UserError("No hyperparameter has a range, so there is nothing to tune; add a range or set fewer values.")
-    for name, values in parsed.items():
-        if name in fixed:
-            raise UserError(f"{name} is set to {fixed[name]} and also has the range {values}; use only one of them.")
-        to_distribution(values)
     channels = {"training": _find_files("training", training)}
     if validation:
         channels["validation"] = _find_files("validation", validation)
-    held_out = parse_hyperparameters(fixed).validation_fraction > 0
-    if objective.startswith("valid") and not held_out and "validation" not in channels:
-        raise UserError(
-            f"The objective {objective} needs validation data: add a validation file, or hold out part of the training "
-            "data, for example validation-fraction=0.2."
-        )
-    return Search(channels, METRICS_BY_NAME[objective], parsed, fixed)
+    check_search(objective, parsed.values(), fixed, "validation" in channels)
+    space = {name: to_distribution(values) for name, values in parsed.items()}
+    return Search(channels, METRICS_BY_NAME[objective], parsed, fixed, space)
 
 
 def to_distribution(values: Range) -> BaseDistribution:

@@ -173,7 +173,7 @@ class TestTune:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            ([], "valid_accuracy is measured on validation data"),
+            ([], "The objective valid_accuracy needs validation data: give --validation"),
             (["--range", "seed=1:5"], "seed cannot be tuned; set it to a single value."),
             (
                 ["--range", "lr=0.1:2"],

@@ -229,9 +229,13 @@ class TestTuning:
     @pytest.mark.parametrize(
         ("changes", "search", "message"),
         [
-            ({"validation": ""}, {}, "valid_accuracy is measured on validation data; give --validation S3"),
-            ({}, {"objective": "f1"}, "The metric f1 is unknown; supported: train_loss"),
-            ({"hyperparameters": {"lr": "0.1"}}, {"ranges": ["lr=0.1:0.2"]}, "lr is both set and tuned"),
+            ({"validation": ""}, {}, "The objective valid_accuracy needs validation data: give --validation"),
+            ({}, {"objective": "f1"}, "Unknown objective 'f1'; supported: train_loss"),
+            (
+                {"hyperparameters": {"lr": "0.1"}},
+                {"ranges": ["lr=0.1:0.2"]},
+                "lr is set to 0.1 and also has the range 0.1:0.2",
+            ),
             ({}, {"ranges": ["lr=0.1:0.3", "lr=0.1:0.2"]}, "lr has two ranges"),
             ({"hyperparameters": {"convolutions": "false"}}, {"ranges": ["recurrent=lstm,none"]}, "leaves no network"),
             ({}, {"ranges": ["lr=0.1:0.2"], "strategy": "Grid"}, "lists of values; write lr=VALUE,VALUE,VALUE."),
@@ -248,7 +252,7 @@ class TestTuning:
             (
                 {"hyperparameters": {name: TUNABLE[name].split(",")[0].split(":")[0] for name in SEARCHED}},
                 {},
-                "There is nothing to tune",
+                "there is nothing to tune",
             ),
         ],
     )

@@ -89,9 +89,13 @@ def test_hyperparameters_that_are_set_are_not_tuned(training: Path) -> None:
     ("options", "message"),
     [
         ({"objective": "accuracy"}, "Unknown objective 'accuracy'; supported: train_loss, train_accuracy, valid_"),
-        ({"hyperparameters": {"validation-fraction": "0"}}, "valid_accuracy needs validation data: add a validation"),
+        ({"hyperparameters": {"validation-fraction": "0"}}, "valid_accuracy needs validation data: give --validation"),
         ({"hyperparameters": {"epoch": "5"}}, "epoch is unknown; did you mean epochs?"),
         ({"ranges": {}}, "No hyperparameter has a range, so there is nothing to tune"),
+        (
+            {"ranges": {"recurrent": "lstm,none"}, "hyperparameters": {"convolutions": "false"}},
+            "leaves no network",
+        ),
         ({"ranges": {"lr": "0.001:5"}}, "lr=5 must be a number from 1e-07 to 1.0."),
         ({"ranges": {"dropout": "0:0.5:reverse-log"}}, "dropout=0.0:0.5:reverse-log: local tuning supports the scales"),
         (
