@@ -150,7 +150,7 @@ def check_data(requests: Sequence[Request], account: Account) -> None:
     Raises:
         UserError: names the first address without data.
     """
-    addresses = [address for request in requests for address in _addresses(request.parameters, "")]
+    addresses = [address for request in requests for address in _addresses(request.parameters)]
     for address, is_input in dict.fromkeys(addresses):
         bucket, _, key = address.removeprefix("s3://").partition("/")
         listing = Request("s3", "ListObjectsV2", {"Bucket": bucket, "Prefix": key if is_input else "", "MaxKeys": 1})
@@ -164,14 +164,11 @@ def check_data(requests: Sequence[Request], account: Account) -> None:
             raise UserError(f"There is no data at {address}; upload it, or correct the address.")
 
 
-def _addresses(value: Any, parent: str) -> Iterator[tuple[str, bool]]:
+def _addresses(value: Any, parent: str = "") -> Iterator[tuple[str, bool]]:
     """Each S3 address in a request's parameters, and whether data must exist there."""
-    if isinstance(value, list):
-        for item in value:
-            yield from _addresses(item, parent)
-    elif isinstance(value, dict):
-        for name, member in value.items():
-            if isinstance(member, str) and member.startswith("s3://"):
-                yield member, name == "ModelDataUrl" or parent == "S3DataSource"
-            else:
-                yield from _addresses(member, name)
+    members = value.items() if isinstance(value, dict) else ((parent, item) for item in value)
+    for name, member in members:
+        if isinstance(member, dict | list):
+            yield from _addresses(member, name)
+        elif isinstance(member, str) and member.startswith("s3://"):
+            yield member, name == "ModelDataUrl" or parent == "S3DataSource"

@@ -3,23 +3,24 @@
 import json
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 from tqdm import tqdm
 
-from lstm_fcn.client.sagemaker import images, jobs, specification
+from lstm_fcn.client.sagemaker import images, jobs
 from lstm_fcn.client.sagemaker.account import Account
 from lstm_fcn.client.sagemaker.batch import Batch, transform_job
 from lstm_fcn.client.sagemaker.checks import check
-from lstm_fcn.client.sagemaker.endpoint import Endpoint, endpoint, scaling
-from lstm_fcn.client.sagemaker.jobs import Created, Kind, State
+from lstm_fcn.client.sagemaker.endpoint import Endpoint, endpoint
+from lstm_fcn.client.sagemaker.jobs import Kind, State
 from lstm_fcn.client.sagemaker.options import CAPTURE, FROM_JOB, KIND, NAMING, RANGE, settings_options
-from lstm_fcn.client.sagemaker.request import BASE_NAME, MAX_NAME, MAX_TUNING_NAME, S3, Request, unique_name
+from lstm_fcn.client.sagemaker.request import MAX_NAME, MAX_TUNING_NAME, Request, unique_name
+from lstm_fcn.client.sagemaker.specification import Specification, publication
 from lstm_fcn.client.sagemaker.training import (
     Search,
     Training,
@@ -31,6 +32,7 @@ from lstm_fcn.client.sagemaker.training import (
 from lstm_fcn.container.errors import UserError
 from lstm_fcn.container.metrics import METRICS_BY_NAME
 
+Settings = TypeVar("Settings")
 METRICS_SECONDS = 60.0  # between two lines of metrics if standard error is not a terminal
 
 
@@ -52,12 +54,12 @@ def sagemaker() -> None:
 @NAMING
 def train(from_job: str, **given: Any) -> None:
     """Start a training job. --from-job continues training from the model of an earlier job."""
-    account = Account()
     name = _name(given)
-    job = Training(model=jobs.artifact_of(from_job, account) if from_job else "", **_settings(Training, given))
+    given["model"] = from_job and jobs.artifact_of(from_job)
+    job = _settings(Training, given)
     request = training_job(name, job)
     plan = [f"Training job {name}", *_training_plan(job, request)]
-    _run(plan, [request], given, lambda: jobs.train(job, name, account))
+    _run(jobs.TRAINING, name, plan, [request], given["dry_run"])
 
 
 @sagemaker.command()
@@ -68,10 +70,9 @@ def train(from_job: str, **given: Any) -> None:
 @NAMING
 def tune(from_job: str, **given: Any) -> None:
     """Search for good hyperparameters with many training jobs."""
-    account = Account()
     name = _name(given, MAX_TUNING_NAME)
-    job = Training(model=jobs.artifact_of(from_job, account) if from_job else "", **_settings(Training, given))
-    search = Search(**_settings(Search, given))
+    given["model"] = from_job and jobs.artifact_of(from_job)
+    job, search = _settings(Training, given), _settings(Search, given)
     request = tuning_job(name, job, search)
     number = number_of_jobs(job, search)
     plan = [
@@ -81,7 +82,7 @@ def tune(from_job: str, **given: Any) -> None:
         *(f"  {line}" for line in _training_plan(job, request)),
         *(f"  tuned: {item.name}={item}" for item in searched_ranges(job, search)),
     ]
-    _run(plan, [request], given, lambda: jobs.tune(job, search, name, account))
+    _run(jobs.TUNING, name, plan, [request], given["dry_run"])
 
 
 @sagemaker.command()
@@ -91,14 +92,12 @@ def tune(from_job: str, **given: Any) -> None:
 @NAMING
 def deploy(data_capture: tuple[int, str] | None, **given: Any) -> None:
     """Create an endpoint for a model: on instances, serverless or asynchronous."""
-    account = Account()
     name = _name(given)
-    given["model_data"] = _model_data(given, account)
+    given["model_data"] = _model_data(given)
     given["capture_percent"], given["capture_output"] = data_capture or (0, "")
-    settings = Endpoint(**_settings(Endpoint, given))
-    requests = [*endpoint(name, settings), *scaling(name, settings)]
+    settings = _settings(Endpoint, given)
     plan = [f"Endpoint {name}", *_endpoint_plan(name, settings)]
-    _run(plan, requests, given, lambda: jobs.deploy(settings, name, account))
+    _run(jobs.ENDPOINT, name, plan, endpoint(name, settings), given["dry_run"])
 
 
 @sagemaker.command()
@@ -107,10 +106,9 @@ def deploy(data_capture: tuple[int, str] | None, **given: Any) -> None:
 @NAMING
 def transform(**given: Any) -> None:
     """Predict whole folders of files in S3."""
-    account = Account()
     name = _name(given)
-    given["model_data"] = _model_data(given, account)
-    batch = Batch(**_settings(Batch, given))
+    given["model_data"] = _model_data(given)
+    batch = _settings(Batch, given)
     plan = [
         f"Transform job {name}: {batch.data}",
         f"  {batch.instance_count} x {batch.instance_type}, until all files are predicted",
@@ -118,19 +116,20 @@ def transform(**given: Any) -> None:
     ]
     if not batch.model:
         plan.append(f"  the model {name} is kept, at no cost; to delete it: lstm-fcn sagemaker delete {name}")
-    _run(plan, transform_job(name, batch), given, lambda: jobs.transform(batch, name, account))
+    _run(jobs.TRANSFORM, name, plan, transform_job(name, batch), given["dry_run"])
 
 
 def _name(given: dict[str, Any], limit: int = MAX_NAME) -> str:
     return given["name"] or unique_name(given["base_name"], limit)
 
 
-def _settings(settings: type, given: dict[str, Any]) -> dict[str, Any]:
-    """The options that are fields of a dataclass of settings, without those that were left out."""
-    return {item.name: given[item.name] for item in fields(settings) if given.get(item.name) is not None}
+def _settings(settings: type[Settings], given: dict[str, Any]) -> Settings:
+    """The dataclass of settings with the options that are its fields and were not left out."""
+    names = [item.name for item in fields(settings)]  # type: ignore[arg-type]
+    return settings(**{name: given[name] for name in names if given.get(name) is not None})
 
 
-def _model_data(given: dict[str, Any], account: Account) -> str:
+def _model_data(given: dict[str, Any]) -> str:
     """S3 address of the model that a command's options select; empty if they name an existing model."""
     ways = {"--from-job NAME": given["from_job"], "--model-data S3": given["model_data"]}
     if "model" in given:
@@ -142,28 +141,25 @@ def _model_data(given: dict[str, Any], account: Account) -> str:
     for option in ("image", "role"):
         if not given[option]:
             raise UserError(f"--{option} is missing.")
-    return jobs.artifact_of(given["from_job"], account) if given["from_job"] else str(given["model_data"])
+    return jobs.artifact_of(given["from_job"]) if given["from_job"] else str(given["model_data"])
 
 
-def _run(
-    plan: Iterable[str], requests: Sequence[Request], given: dict[str, Any], create: Callable[[], Created]
-) -> None:
+def _run(kind: Kind, name: str, plan: Iterable[str], requests: Sequence[Request], dry_run: bool) -> None:
     """Announce what will be created, then create it and print its name, or print the requests for --dry-run.
 
     Only the name or the requests go to standard output.
     """
-    if given["dry_run"]:
+    if dry_run:
         check(requests)
     for line in plan:
         click.echo(line, err=True)
-    if given["dry_run"]:
+    if dry_run:
         listed = [{"action": item.action, "parameters": item.parameters} for item in requests]
         click.echo(json.dumps(listed, indent=2))
         return
-    created = create()
-    click.echo(created.arn, err=True)
-    click.echo(f"To wait for it: lstm-fcn sagemaker wait {created.name}", err=True)
-    click.echo(created.name)
+    click.echo(jobs.create(kind, name, requests).arn, err=True)
+    click.echo(f"To wait for it: lstm-fcn sagemaker wait {name}", err=True)
+    click.echo(name)
 
 
 def _training_plan(job: Training, request: Request) -> list[str]:
@@ -297,12 +293,11 @@ def _show(state: State) -> None:
 @click.option("--yes", is_flag=True, help="do not ask for confirmation")
 def delete(name: str, yes: bool) -> None:
     """Delete an endpoint with its configuration and models, or the model of a batch job."""
-    account = Account()
-    for request in jobs.removal(name, account):
+    for request in jobs.removal(name):
         click.echo(f"{request.operation} {', '.join(str(value) for value in request.parameters.values())}", err=True)
     if not yes:
         click.confirm("Delete?", abort=True, err=True)
-    jobs.delete(name, account)
+    jobs.delete(name)
 
 
 @sagemaker.command()
@@ -327,26 +322,11 @@ def push(image_tag: str, context: Path, execute: bool) -> None:
 
 
 @sagemaker.command("specification")
-@click.option("--training-image", required=True, metavar="ADDRESS")
-@click.option("--serving-image", required=True, metavar="ADDRESS")
-@click.option("--model-data", default="", metavar=S3, help="model.tar.gz of the model package")
-@click.option("--name", default=BASE_NAME, show_default=True)
-@click.option("--role", default="", metavar="ARN", help="let SageMaker validate the algorithm; needs the next three")
-@click.option("--training", default="", metavar=S3, help="a small set of training data")
-@click.option("--series", default="", metavar=S3, help="series without labels")
-@click.option("--output", default="", metavar=S3, help="folder for results")
+@settings_options(Specification)
 @click.option("--write", type=click.Path(dir_okay=False, path_type=Path), help="file [standard output]")
-def specification_command(
-    training_image: str, serving_image: str, model_data: str, name: str, write: Path | None, **validation: str
-) -> None:
+def specification_command(write: Path | None, **given: Any) -> None:
     """Print the requests CreateAlgorithm and CreateModelPackage as JSON."""
-    if any(validation.values()) and not all(validation.values()):
-        raise UserError("--role, --training, --series and --output go together; give all of them or none.")
-    wanted = specification.Validation(**validation) if any(validation.values()) else None
-    requests = [
-        specification.algorithm(training_image, serving_image, wanted, name),
-        specification.model_package(serving_image, model_data, wanted, name),
-    ]
+    requests = publication(_settings(Specification, given))
     check(requests)
     text = json.dumps({item.operation: item.parameters for item in requests}, indent=2)
     if write:

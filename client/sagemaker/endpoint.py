@@ -36,6 +36,8 @@ class Endpoint(Serving):
 def endpoint(name: str, settings: Endpoint) -> list[Request]:
     """`CreateModel`, `CreateEndpointConfig` and `CreateEndpoint` (M18, M19), all with the same name.
 
+    With `scale_to`, also the requests that set up automatic scaling, which need the endpoint to be in service.
+
     Raises:
         UserError: settings contradict each other.
     """
@@ -63,6 +65,7 @@ def endpoint(name: str, settings: Endpoint) -> list[Request]:
         create_model(name, settings, environment),
         create("EndpointConfig", config),
         create("Endpoint", {"EndpointName": name, "EndpointConfigName": name, "Tags": settings.tag_list()}),
+        *_scaling(name, settings),
     ]
 
 
@@ -112,8 +115,7 @@ def _data_capture(settings: Endpoint) -> dict[str, Any]:
     }
 
 
-def scaling(name: str, settings: Endpoint) -> list[Request]:
-    """The requests that set up automatic scaling once the endpoint is in service; none without `scale_to`."""
+def _scaling(name: str, settings: Endpoint) -> list[Request]:
     if not settings.scale_to:
         return []
     target = {

@@ -19,7 +19,7 @@ from typing import Any
 from lstm_fcn.client.sagemaker.account import Account, DeniedError, NotFoundError, about, send
 from lstm_fcn.client.sagemaker.batch import Batch, transform_job
 from lstm_fcn.client.sagemaker.checks import check
-from lstm_fcn.client.sagemaker.endpoint import Endpoint, endpoint, scaling
+from lstm_fcn.client.sagemaker.endpoint import Endpoint, endpoint
 from lstm_fcn.client.sagemaker.request import MAX_TUNING_NAME, Request, unique_name
 from lstm_fcn.client.sagemaker.training import Search, Training, training_job, tuning_job
 from lstm_fcn.container.errors import UserError
@@ -94,37 +94,39 @@ class State:
 def train(job: Training, name: str = "", account: Account | None = None) -> Created:
     """Start a training job."""
     name = name or unique_name()
-    return _create(TRAINING, name, [training_job(name, job)], account or Account())
+    return create(TRAINING, name, [training_job(name, job)], account)
 
 
 def tune(job: Training, search: Search, name: str = "", account: Account | None = None) -> Created:
     """Start a tuning job; `job` describes its training jobs."""
     name = name or unique_name(limit=MAX_TUNING_NAME)
-    return _create(TUNING, name, [tuning_job(name, job, search)], account or Account())
+    return create(TUNING, name, [tuning_job(name, job, search)], account)
 
 
 def transform(batch: Batch, name: str = "", account: Account | None = None) -> Created:
     """Start a batch transform job; a new model gets the name of the job."""
     name = name or unique_name()
-    return _create(TRANSFORM, name, transform_job(name, batch), account or Account())
+    return create(TRANSFORM, name, transform_job(name, batch), account)
 
 
 def deploy(settings: Endpoint, name: str = "", account: Account | None = None) -> Created:
     """Create a model, an endpoint configuration and an endpoint; with scaling, wait until it is in service."""
-    name, account = name or unique_name(), account or Account()
-    then = scaling(name, settings)
-    check(then)
-    created = _create(ENDPOINT, name, endpoint(name, settings), account)
-    if then:  # only an endpoint in service can be registered for scaling
-        state = wait(name, ENDPOINT, account)
+    name = name or unique_name()
+    return create(ENDPOINT, name, endpoint(name, settings), account)
+
+
+def create(kind: Kind, name: str, requests: Sequence[Request], account: Account | None = None) -> Created:
+    """Send the requests for a new job or endpoint; those for scaling follow once the endpoint is in service."""
+    account = account or Account()
+    scaling = [request for request in requests if request.service == "application-autoscaling"]
+    check(scaling)
+    reply = send(requests[: len(requests) - len(scaling)], account)[-1]
+    if scaling:
+        state = wait(name, kind, account)
         if not state.succeeded:
             raise UserError(f"The endpoint {name} is {state.status} and not scaled: {state.reason}")
-        send(then, account)
-    return created
-
-
-def _create(kind: Kind, name: str, requests: Sequence[Request], account: Account) -> Created:
-    return Created(kind.label, name, send(requests, account)[-1][f"{kind.noun}Arn"])
+        send(scaling, account)
+    return Created(kind.label, name, reply[f"{kind.noun}Arn"])
 
 
 def artifact_of(name: str, account: Account | None = None) -> str:

@@ -40,24 +40,24 @@ def _is_required(item: "Field[Any]") -> bool:
 
 def _option(item: "Field[Any]") -> Decorator:
     details = item.metadata
-    flag = "--" + (details.get("name") or item.name.replace("_", "-"))
     arguments: dict[str, Any] = {"help": details.get("help"), "metavar": details.get("metavar")}
     if item.type is bool:
-        return click.option(flag, item.name, is_flag=True, help=details["help"])
-    if get_origin(item.type) is Mapping:
-        return click.option(flag, item.name, multiple=True, callback=_assignments, **arguments)
-    if get_origin(item.type) is Sequence:
-        return click.option(flag, item.name, multiple=True, **arguments)
-    if details.get("choices"):
-        arguments["type"] = click.Choice(details["choices"], case_sensitive=False)
-        arguments["metavar"] = f"[{'|'.join(details['choices'])}]"
-    elif item.type in (int, int | None):
-        arguments["type"] = click.IntRange(1 if item.default else 0)
+        arguments |= {"is_flag": True}
+    elif get_origin(item.type) is Mapping:
+        arguments |= {"multiple": True, "callback": _assignments}
+    elif get_origin(item.type) is Sequence:
+        arguments |= {"multiple": True}
+    elif _is_required(item):
+        arguments |= {"required": True}
     else:
-        arguments["type"] = item.type
-    if _is_required(item):
-        return click.option(flag, item.name, required=True, **arguments)
-    return click.option(flag, item.name, default=item.default or None, show_default=True, **arguments)
+        arguments |= {"default": item.default or None, "show_default": True}
+    if choices := details.get("choices"):
+        arguments |= {"type": click.Choice(choices, case_sensitive=False), "metavar": f"[{'|'.join(choices)}]"}
+    elif item.type in (int, int | None):
+        arguments |= {"type": click.IntRange(1 if item.default else 0)}
+    elif item.type is float:
+        arguments |= {"type": float}
+    return click.option("--" + (details.get("name") or item.name.replace("_", "-")), item.name, **arguments)
 
 
 def _assignments(_: click.Context, parameter: click.Parameter, values: Iterable[str]) -> dict[str, str]:

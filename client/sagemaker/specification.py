@@ -9,7 +9,7 @@ from typing import Any
 
 from lstm_fcn.client.sagemaker.batch import Batch, transform_definition
 from lstm_fcn.client.sagemaker.instances import supported_types
-from lstm_fcn.client.sagemaker.request import BASE_NAME, Request, create, join
+from lstm_fcn.client.sagemaker.request import BASE_NAME, S3, Request, create, join, setting
 from lstm_fcn.client.sagemaker.training import (
     Training,
     decimal,
@@ -18,6 +18,7 @@ from lstm_fcn.client.sagemaker.training import (
     training_definition,
 )
 from lstm_fcn.container.channels import CHANNELS
+from lstm_fcn.container.errors import UserError
 from lstm_fcn.container.hyperparameters import PARAMETERS, Parameter
 from lstm_fcn.container.media_types import REQUEST_TYPES, RESPONSE_TYPES
 from lstm_fcn.container.metrics import METRICS
@@ -29,47 +30,42 @@ VALIDATION_RUNTIME = 60 * 60  # seconds
 
 
 @dataclass(frozen=True, kw_only=True)
-class Validation:
-    """How SageMaker validates a new algorithm: it trains on `training` and predicts `series`.
+class Specification:
+    """Settings of the algorithm and the model package. SageMaker validates both if `role` and what follows are set."""
 
-    role: ARN of the role that SageMaker assumes.
-    training, series, output: S3 folders with labelled series, with series without labels, and for the results.
+    training_image: str = setting("address of the training image in the registry", "ADDRESS")
+    serving_image: str = setting("address of the serving image in the registry", "ADDRESS")
+    model_data: str = setting("model.tar.gz of the model package", S3, default="")
+    name: str = setting("", default=BASE_NAME)
+    role: str = setting("let SageMaker validate the algorithm; needs the next three", "ARN", default="")
+    training: str = setting("a small set of training data", S3, default="")
+    series: str = setting("series without labels", S3, default="")
+    output: str = setting("folder for results", S3, default="")
+
+
+def publication(settings: Specification) -> list[Request]:
+    """`CreateAlgorithm` for both images, and `CreateModelPackage` for the serving image with `model_data`.
+
+    Raises:
+        UserError: only a part of what validation needs is set.
     """
-
-    role: str
-    training: str
-    series: str
-    output: str
-    training_instance_type: str = "ml.m5.xlarge"
-    transform_instance_type: str = "ml.m5.large"
-
-
-def algorithm(
-    training_image: str, serving_image: str, validation: Validation | None = None, name: str = BASE_NAME
-) -> Request:
-    """`CreateAlgorithm` for both images, given by their addresses in the registry."""
-    parameters = {
-        "AlgorithmName": name,
+    needed = (settings.role, settings.training, settings.series, settings.output)
+    if any(needed) and not all(needed):
+        raise UserError("--role, --training, --series and --output go together; give all of them or none.")
+    algorithm = {
+        "AlgorithmName": settings.name,
         "AlgorithmDescription": DESCRIPTION,
-        "TrainingSpecification": training_specification(training_image),
-        "InferenceSpecification": inference_specification(serving_image),
-        "ValidationSpecification": validation and _algorithm_validation(validation, training_image),
+        "TrainingSpecification": training_specification(settings.training_image),
+        "InferenceSpecification": inference_specification(settings.serving_image),
+        "ValidationSpecification": _validation(settings, trains=True),
     }
-    return create("Algorithm", parameters)
-
-
-def model_package(
-    serving_image: str, model_data: str = "", validation: Validation | None = None, name: str = BASE_NAME
-) -> Request:
-    """`CreateModelPackage` for the serving image with a `model.tar.gz` in S3."""
-    profile = validation and {"ProfileName": name, "TransformJobDefinition": _transform(validation)}
-    parameters = {
-        "ModelPackageName": name,
+    package = {
+        "ModelPackageName": settings.name,
         "ModelPackageDescription": DESCRIPTION,
-        "InferenceSpecification": inference_specification(serving_image, model_data),
-        "ValidationSpecification": validation and {"ValidationRole": validation.role, "ValidationProfiles": [profile]},
+        "InferenceSpecification": inference_specification(settings.serving_image, settings.model_data),
+        "ValidationSpecification": _validation(settings, trains=False),
     }
-    return create("ModelPackage", parameters)
+    return [create("Algorithm", algorithm), create("ModelPackage", package)]
 
 
 def training_specification(image: str) -> dict[str, Any]:
@@ -124,34 +120,25 @@ def _hyperparameter(parameter: Parameter) -> dict[str, Any]:
     }
 
 
-def _algorithm_validation(validation: Validation, training_image: str) -> dict[str, Any]:
-    job = Training(
-        image=training_image,
-        role=validation.role,
-        training=validation.training,
-        output=join(validation.output, "training"),
-        instance_type=validation.training_instance_type,
-        max_runtime=VALIDATION_RUNTIME,
-    )
-    definition = training_definition(job)
-    wanted = ("InputDataConfig", "OutputDataConfig", "ResourceConfig", "StoppingCondition")
-    profile = {
-        "ProfileName": BASE_NAME,
-        "TrainingJobDefinition": {
+def _validation(settings: Specification, trains: bool) -> dict[str, Any] | None:
+    """`ValidationSpecification`: SageMaker predicts `series`, after training on `training` if the product `trains`."""
+    if not settings.role:
+        return None
+    batch = Batch(data=settings.series, output=join(settings.output, "transform"))
+    profile = {"ProfileName": settings.name, "TransformJobDefinition": transform_definition(batch)}
+    if trains:
+        job = Training(
+            image=settings.training_image,
+            role=settings.role,
+            training=settings.training,
+            output=join(settings.output, "training"),
+            max_runtime=VALIDATION_RUNTIME,
+        )
+        definition = training_definition(job)
+        wanted = ("InputDataConfig", "OutputDataConfig", "ResourceConfig", "StoppingCondition")
+        profile["TrainingJobDefinition"] = {
             "TrainingInputMode": job.input_mode,
             "HyperParameters": VALIDATION_HYPERPARAMETERS,
             **{name: definition[name] for name in wanted},
-        },
-        "TransformJobDefinition": _transform(validation),
-    }
-    return {"ValidationRole": validation.role, "ValidationProfiles": [profile]}
-
-
-def _transform(validation: Validation) -> dict[str, Any]:
-    return transform_definition(
-        Batch(
-            data=validation.series,
-            output=join(validation.output, "transform"),
-            instance_type=validation.transform_instance_type,
-        )
-    )
+        }
+    return {"ValidationRole": settings.role, "ValidationProfiles": [profile]}

@@ -1,6 +1,7 @@
 """`lstm-fcn tune`: local hyperparameter tuning from the command line."""
 
 from collections.abc import Sequence
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,6 @@ from lstm_fcn.container.ranges import parse_assignments
 
 EXISTING = click.Path(exists=True, path_type=Path)
 STUDY_FILE = "study.db"
-# Passed on to `trials.tune` unchanged.
-SEARCH_OPTIONS = (
-    *("training", "validation", "trials", "objective", "workers"),
-    *("study_name", "pruning", "minutes", "search_seed"),
-)
 INTERRUPTED = 130  # exit code that shells report for a process ended by Ctrl-C
 
 
@@ -75,7 +71,7 @@ def tune(output: Path, storage: str | None, ranges: Sequence[str], **options: An
         storage=storage or output / STUDY_FILE,
         ranges=parsed_ranges or None,
         hyperparameters=hyperparameters,
-        **{name: options[name] for name in SEARCH_OPTIONS},
+        **{name: value for name, value in options.items() if name in signature(trials.tune).parameters},
     )
     write_results(result, output)
     if result.ranking:

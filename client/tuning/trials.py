@@ -16,6 +16,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
@@ -177,28 +178,22 @@ class TrialProcess:
         self.connection.close()
 
 
+@dataclass
 class Trials:
-    """Runs trials on this machine until the study has as many finished trials as wanted."""
+    """Runs trials on this machine until the study has as many finished trials as wanted.
 
-    def __init__(
-        self,
-        study: optuna.Study,
-        database: RDBStorage,
-        search: Search,
-        wanted: int,
-        workers: int = 1,
-        deadline: float = math.inf,
-    ) -> None:
-        self.study = study
-        self.database = database
-        self.search = search
-        self.wanted = wanted
-        self.workers = workers
-        self.deadline = deadline
-        self.running: dict[TrialProcess, optuna.Trial] = {}
-        self.cores = sorted(os.sched_getaffinity(0))[: available_cores()]
-        self.seen: set[int] = set()  # running trials that have a heartbeat
-        self.last_heartbeat = -math.inf
+    seen: running trials that have a heartbeat.
+    """
+
+    study: optuna.Study
+    database: RDBStorage
+    search: Search
+    wanted: int
+    workers: int = 1
+    deadline: float = math.inf
+    running: dict[TrialProcess, optuna.Trial] = field(default_factory=dict)
+    seen: set[int] = field(default_factory=set)
+    last_heartbeat: float = -math.inf
 
     def run(self) -> bool:
         """Run trials. Returns True if Ctrl-C ended the search."""
@@ -252,7 +247,8 @@ class Trials:
         if not free or (trial := self.claim()) is None:
             return False
         slot = min(free)
-        cores = self.cores[slot :: self.workers] or [self.cores[slot % len(self.cores)]]
+        cores = sorted(os.sched_getaffinity(0))[: available_cores()]
+        cores = cores[slot :: self.workers] or [cores[slot % len(cores)]]
         values = self.search.fixed | self.search.sampled(trial)
         self.running[TrialProcess(self.search, values, slot, cores)] = trial
         return True
@@ -391,8 +387,6 @@ class Reporter(logging.Handler):
 
 def _train(channels: dict[str, Source], values: dict[str, str], slot: int) -> dict[str, float]:
     """Train as a training job does. Returns the metrics of the best weights."""
-    from dataclasses import replace
-
     import torch
 
     from lstm_fcn.training.data.loading import load

@@ -9,6 +9,7 @@ import subprocess
 import time
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from lstm_fcn.client.sagemaker import images, jobs
 from lstm_fcn.client.sagemaker.account import Account, send
 from lstm_fcn.client.sagemaker.batch import MAX_LOAD_MB, Batch, check_load, transform_job
 from lstm_fcn.client.sagemaker.endpoint import Endpoint, endpoint
-from lstm_fcn.client.sagemaker.specification import Validation, model_package
+from lstm_fcn.client.sagemaker.specification import Specification, publication
 from lstm_fcn.client.sagemaker.training import Training, metric_definitions, training_job
 from lstm_fcn.container.channels import CHANNELS
 from lstm_fcn.container.errors import UserError
@@ -193,9 +194,9 @@ def write_log(group: str, stream: str, lines: list[str]) -> None:
 
 
 def test_the_model_package_is_accepted() -> None:
-    package = model_package(
-        IMAGE, MODEL, Validation(role=ROLE, training="s3://data/train", series="s3://data/series", output="s3://data/o")
-    )
+    settings = Specification(training_image=IMAGE, serving_image=IMAGE, model_data=MODEL, role=ROLE)
+    folders = {"training": "s3://data/train", "series": "s3://data/series", "output": "s3://data/o"}
+    _, package = publication(replace(settings, **folders))
     send([package], Account())
     found = boto3.client("sagemaker").describe_model_package(ModelPackageName="lstm-fcn")
     assert found["InferenceSpecification"]["Containers"] == [{"Image": IMAGE, "ModelDataUrl": MODEL}]

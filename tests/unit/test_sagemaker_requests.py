@@ -9,7 +9,7 @@ import pytest
 
 from lstm_fcn.client.sagemaker.batch import DEFAULT_PAYLOAD_MB, Batch, transform_job
 from lstm_fcn.client.sagemaker.checks import check, values_of
-from lstm_fcn.client.sagemaker.endpoint import Endpoint, endpoint, scaling
+from lstm_fcn.client.sagemaker.endpoint import Endpoint, endpoint
 from lstm_fcn.client.sagemaker.images import IMAGES, docker_commands, registry, repositories
 from lstm_fcn.client.sagemaker.request import Request, Serving, join, unique_name
 from lstm_fcn.client.sagemaker.training import (
@@ -280,7 +280,6 @@ class TestEndpoint:
             }
         ]
         assert created == {"EndpointName": "e", "EndpointConfigName": "e", "Tags": [{"Key": "a", "Value": "b"}]}
-        assert scaling("e", ENDPOINT) == []
 
     def test_serverless(self) -> None:
         settings = replace(ENDPOINT, serverless=True, memory=3072, concurrency=7)
@@ -309,7 +308,7 @@ class TestEndpoint:
         assert capture["CaptureContentTypeHeader"]["CsvContentTypes"] == ["text/csv"]
 
     def test_scaling(self) -> None:
-        register, policy = sent(*scaling("e", replace(ENDPOINT, scale_to=4, scale_target=100)))
+        *_, register, policy = sent(*endpoint("e", replace(ENDPOINT, scale_to=4, scale_target=100)))
         assert (register["MinCapacity"], register["MaxCapacity"]) == (1, 4)
         assert register["ResourceId"] == policy["ResourceId"] == "endpoint/e/variant/all"
         target = policy["TargetTrackingScalingPolicyConfiguration"]
@@ -317,7 +316,7 @@ class TestEndpoint:
         assert (
             target["PredefinedMetricSpecification"]["PredefinedMetricType"] == "SageMakerVariantInvocationsPerInstance"
         )
-        _, policy = sent(*scaling("e", replace(ENDPOINT, scale_to=4, async_output="s3://out/a")))
+        *_, policy = sent(*endpoint("e", replace(ENDPOINT, scale_to=4, async_output="s3://out/a")))
         metric = policy["TargetTrackingScalingPolicyConfiguration"]["CustomizedMetricSpecification"]
         assert metric["MetricName"] == "ApproximateBacklogSizePerInstance"
         assert metric["Dimensions"] == [{"Name": "EndpointName", "Value": "e"}]

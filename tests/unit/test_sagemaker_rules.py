@@ -16,9 +16,8 @@ from lstm_fcn.client.sagemaker.endpoint import Endpoint, endpoint
 from lstm_fcn.client.sagemaker.instances import supported_types
 from lstm_fcn.client.sagemaker.specification import (
     VALIDATION_HYPERPARAMETERS,
-    Validation,
-    algorithm,
-    model_package,
+    Specification,
+    publication,
 )
 from lstm_fcn.client.sagemaker.training import Search, Training, metric_definitions, training_job, tuning_job
 from lstm_fcn.container.channels import CHANNELS
@@ -34,9 +33,16 @@ IMAGES = (
 )
 ROLE = "arn:aws:iam::123456789012:role/service-role/lstm-fcn"
 MODEL = "s3://models/job/output/model.tar.gz"
-VALIDATION = Validation(role=ROLE, training="s3://data/train", series="s3://data/series", output="s3://data/out")
-ALGORITHM = algorithm(*IMAGES, VALIDATION)
-PACKAGE = model_package(IMAGES[1], MODEL, VALIDATION)
+UNVALIDATED = Specification(training_image=IMAGES[0], serving_image=IMAGES[1])
+VALIDATED = replace(
+    UNVALIDATED,
+    model_data=MODEL,
+    role=ROLE,
+    training="s3://data/train",
+    series="s3://data/series",
+    output="s3://data/out",
+)
+ALGORITHM, PACKAGE = publication(VALIDATED)
 TRAINING = ALGORITHM.parameters["TrainingSpecification"]
 INFERENCE = ALGORITHM.parameters["InferenceSpecification"]
 TUNABLE = {name: parameter.search for name, parameter in PARAMETERS.items() if parameter.search}
@@ -56,9 +62,10 @@ def limits(name: str) -> dict[str, Any]:
 
 @pytest.mark.checklist("54: requests pass the length and pattern checks of botocore's model")
 def test_the_requests_are_accepted() -> None:
-    check([ALGORITHM, PACKAGE, algorithm(*IMAGES), model_package(IMAGES[1])])
+    unvalidated = publication(UNVALIDATED)
+    check([ALGORITHM, PACKAGE, *unvalidated])
     json.dumps(ALGORITHM.parameters)
-    assert "ValidationSpecification" not in algorithm(*IMAGES).parameters
+    assert not [request for request in unvalidated if "ValidationSpecification" in request.parameters]
 
 
 @pytest.mark.checklist("52: at most 20 metric definitions, names up to 255 and regexes up to 500 characters")
@@ -191,12 +198,12 @@ def test_m15_validation_profile() -> None:
     assert found["ValidationRole"] == ROLE
     [profile] = found["ValidationProfiles"]
     job = profile["TrainingJobDefinition"]
-    assert job["InputDataConfig"][0]["DataSource"]["S3DataSource"]["S3Uri"] == VALIDATION.training
+    assert job["InputDataConfig"][0]["DataSource"]["S3DataSource"]["S3Uri"] == VALIDATED.training
     assert job["HyperParameters"] == VALIDATION_HYPERPARAMETERS == {"epochs": "50"}  # else the default preset
     parse_hyperparameters(job["HyperParameters"])
     assert job["ResourceConfig"]["InstanceType"] in TRAINING["SupportedTrainingInstanceTypes"]
     transform = profile["TransformJobDefinition"]
-    assert transform["TransformInput"]["DataSource"]["S3DataSource"]["S3Uri"] == VALIDATION.series
+    assert transform["TransformInput"]["DataSource"]["S3DataSource"]["S3Uri"] == VALIDATED.series
     assert transform["TransformResources"]["InstanceType"] in INFERENCE["SupportedTransformInstanceTypes"]
     [of_package] = PACKAGE.parameters["ValidationSpecification"]["ValidationProfiles"]
     assert of_package["TransformJobDefinition"] == transform
