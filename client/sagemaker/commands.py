@@ -21,14 +21,7 @@ from lstm_fcn.client.sagemaker.jobs import Kind, State
 from lstm_fcn.client.sagemaker.options import CAPTURE, FROM_JOB, KIND, NAMING, RANGE, settings_options
 from lstm_fcn.client.sagemaker.request import MAX_NAME, MAX_TUNING_NAME, Request, unique_name
 from lstm_fcn.client.sagemaker.specification import Specification, publication
-from lstm_fcn.client.sagemaker.training import (
-    Search,
-    Training,
-    number_of_jobs,
-    searched_ranges,
-    training_job,
-    tuning_job,
-)
+from lstm_fcn.client.sagemaker.training import Search, Training, searched_ranges, training_job, tuning_job
 from lstm_fcn.container.errors import UserError
 from lstm_fcn.container.metrics import METRICS_BY_NAME
 
@@ -74,7 +67,7 @@ def tune(from_job: str, **given: Any) -> None:
     given["model"] = from_job and jobs.artifact_of(from_job)
     job, search = _settings(Training, given), _settings(Search, given)
     request = tuning_job(name, job, search)
-    number = number_of_jobs(job, search)
+    number = request.parameters["HyperParameterTuningJobConfig"]["ResourceLimits"]["MaxNumberOfTrainingJobs"]
     plan = [
         f"Tuning job {name}: {search.strategy}, {METRICS_BY_NAME[search.objective].objective.lower()} "
         f"{search.objective}",

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, Field, fields
-from typing import Any, TypeVar, get_origin
+from functools import reduce
+from typing import Any, get_origin
 
 import click
 
@@ -11,22 +12,15 @@ from lstm_fcn.client.sagemaker.request import BASE_NAME, Common
 from lstm_fcn.container.hyperparameters import PARAMETERS
 from lstm_fcn.container.ranges import Range, default_ranges, parse_assignments, parse_range
 
-Command = TypeVar("Command", bound=Callable[..., object])
 Decorator = Callable[[Any], Any]
 
 
-def options(*decorators: Decorator) -> Callable[[Command], Command]:
+def options(*decorators: Decorator) -> Decorator:
     """Several options as one decorator; `--help` lists them in this order."""
-
-    def decorate(command: Command) -> Command:
-        for decorator in reversed(decorators):
-            command = decorator(command)
-        return command
-
-    return decorate
+    return lambda command: reduce(lambda decorated, option: option(decorated), reversed(decorators), command)
 
 
-def settings_options(settings: type, *excluded: str) -> Callable[[Command], Command]:
+def settings_options(settings: type, *excluded: str) -> Decorator:
     """An option for each field of a dataclass of settings; required options come first, common ones last."""
     common = {item.name for item in fields(Common)}
     chosen = [item for item in fields(settings) if item.name not in excluded]

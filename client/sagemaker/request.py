@@ -120,8 +120,7 @@ def prune(value: Any) -> Any:
 
 def unique_name(base: str = BASE_NAME, limit: int = MAX_NAME) -> str:
     """The base name, cut to fit, and the time (UTC): at most `limit` characters."""
-    now = datetime.now(UTC)
-    stamp = f"{now:%Y%m%d-%H%M%S}-{now.microsecond // 1000:03}"
+    stamp = f"{datetime.now(UTC):%Y%m%d-%H%M%S-%f}"[:-3]  # milliseconds
     return f"{base[: limit - len(stamp) - 1].rstrip('-')}-{stamp}"
 
 

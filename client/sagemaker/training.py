@@ -189,7 +189,9 @@ def tuning_job(name: str, job: Training, search: Search) -> Request:
                 "MetricName": search.objective,
             },
             "ResourceLimits": {
-                "MaxNumberOfTrainingJobs": number_of_jobs(job, search),
+                "MaxNumberOfTrainingJobs": math.prod(len(item.values) for item in ranges)
+                if search.strategy == "Grid"
+                else search.max_jobs,
                 "MaxParallelTrainingJobs": search.parallel,
             },
             "ParameterRanges": _parameter_ranges(ranges),
@@ -214,13 +216,6 @@ def searched_ranges(job: Training, search: Search) -> list[Range]:
         if grid and not item.values:
             raise UserError(f"The strategy Grid tries lists of values; write {item.name}=VALUE,VALUE,VALUE.")
     return list(search.ranges) or [item for item in default_ranges(job.hyperparameters) if item.values or not grid]
-
-
-def number_of_jobs(job: Training, search: Search) -> int:
-    """Maximum number of training jobs."""
-    if search.strategy == "Grid":
-        return math.prod(len(item.values) for item in searched_ranges(job, search))
-    return search.max_jobs
 
 
 def _hyperband(hyperparameters: Mapping[str, str], search: Search) -> dict[str, Any]:

@@ -38,7 +38,7 @@ def open_study(
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     url = _storage_url(storage)
-    shown = sqlalchemy.make_url(url).render_as_string(hide_password=True)
+    shown = url.render_as_string(hide_password=True)
     # Median pruning: successive halving would need more than a few dozen trials, and the number of epochs after which
     # a trial shows how good it is.
     pruner = (
@@ -75,17 +75,16 @@ def open_study(
     return study, database
 
 
-def _connect(url: str, attempts: int = 4) -> RDBStorage:
+def _connect(url: sqlalchemy.URL, attempts: int = 4) -> RDBStorage:
     """Open a database. If several machines create its tables at the same time, all but one fail and retry."""
     arguments = {"sqlite": {"timeout": 60}, "postgresql": {"connect_timeout": 10}}
-    backend = sqlalchemy.make_url(url).get_backend_name()
     try:
         with quiet():
             # A database rather than Optuna's journal file: it survives a process that is killed while it writes, leaves
             # no lock behind, and stores no pickled objects.
             return RDBStorage(
-                url.replace("{", "{{").replace("}", "}}"),
-                engine_kwargs={"connect_args": arguments.get(backend, {}), "pool_pre_ping": True},
+                url.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}"),
+                engine_kwargs={"connect_args": arguments.get(url.get_backend_name(), {}), "pool_pre_ping": True},
                 heartbeat_interval=HEARTBEAT_SECONDS,
                 grace_period=GRACE_SECONDS,
                 heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(),
@@ -97,18 +96,17 @@ def _connect(url: str, attempts: int = 4) -> RDBStorage:
         return _connect(url, attempts - 1)
 
 
-def _storage_url(storage: Path | str) -> str:
+def _storage_url(storage: Path | str) -> sqlalchemy.URL:
     if "://" in str(storage):
         try:
-            sqlalchemy.make_url(str(storage))
+            return sqlalchemy.make_url(str(storage))
         except (SQLAlchemyError, ValueError) as error:
             raise UserError(
                 "The storage is not a database URL; the form is postgresql://USER:PASSWORD@HOST/DATABASE."
             ) from error
-        return str(storage)
     path = Path(storage).resolve()
     check_writable(path.parent, "study's")
-    return sqlalchemy.URL.create("sqlite", database=str(path)).render_as_string(hide_password=False)
+    return sqlalchemy.URL.create("sqlite", database=str(path))
 
 
 def describe_database_error(error: BaseException) -> str:

@@ -16,7 +16,6 @@ from lstm_fcn.client.sagemaker.training import (
     _SCALES,
     Search,
     Training,
-    number_of_jobs,
     training_job,
     tuning_job,
 )
@@ -216,7 +215,9 @@ class TestTuning:
         search = Search(strategy="Grid", ranges=ranges("hidden-size=8,64,128", "num-layers=1,2"))
         [found] = sent(tuning_job("tuning", WITH_VALIDATION, search))
         assert found["HyperParameterTuningJobConfig"]["ResourceLimits"]["MaxNumberOfTrainingJobs"] == 6
-        assert number_of_jobs(JOB, Search(strategy="Grid")) == 18  # of the default ranges, those that are lists
+        [found] = sent(tuning_job("tuning", WITH_VALIDATION, Search(strategy="Grid")))
+        limits = found["HyperParameterTuningJobConfig"]["ResourceLimits"]
+        assert limits["MaxNumberOfTrainingJobs"] == 18  # of the default ranges, those that are lists
 
     def test_hyperband_gets_the_number_of_epochs(self) -> None:
         [found] = sent(tuning_job("tuning", WITH_VALIDATION, Search(strategy="Hyperband")))
