@@ -36,8 +36,6 @@ def transform_job(name: str, batch: Batch) -> list[Request]:
     Raises:
         UserError: settings are missing or contradict each other.
     """
-    if not batch.model and not (batch.image and batch.role and batch.model_data):
-        raise UserError("A batch job needs the name of a model, or image, role and artifact of a new one.")
     parameters = {
         "TransformJobName": name,
         "ModelName": batch.model or name,

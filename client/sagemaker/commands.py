@@ -122,19 +122,14 @@ def _settings(settings: type[Settings], given: dict[str, Any]) -> Settings:
     return settings(**{name: given[name] for name in names if given.get(name) is not None})
 
 
-def _model_data(given: dict[str, Any]) -> str:
-    """S3 address of the model that a command's options select; empty if they name an existing model."""
+def _model_data(given: dict[str, Any]) -> str | None:
+    """S3 address of the model that a command's options select; None if they name an existing model."""
     ways = {"--from-job NAME": given["from_job"], "--model-data S3": given["model_data"]}
     if "model" in given:
         ways["--model NAME"] = given["model"]
     if sum(bool(way) for way in ways.values()) != 1:
         raise UserError(f"Select the model with one of {', '.join(ways)}.")
-    if given.get("model"):
-        return ""
-    for option in ("image", "role"):
-        if not given[option]:
-            raise UserError(f"--{option} is missing.")
-    return jobs.artifact_of(given["from_job"]) if given["from_job"] else str(given["model_data"])
+    return jobs.artifact_of(given["from_job"]) if given["from_job"] else given["model_data"]
 
 
 def _run(kind: Kind, name: str, plan: Iterable[str], requests: Sequence[Request], dry_run: bool) -> None:

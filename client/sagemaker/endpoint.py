@@ -70,8 +70,6 @@ def endpoint(name: str, settings: Endpoint) -> list[Request]:
 
 
 def _check(settings: Endpoint) -> None:
-    if not (settings.image and settings.role and settings.model_data):
-        raise UserError("An endpoint needs image, role and model_data.")
     exclusive = {
         "be asynchronous": settings.async_output,
         "capture data": settings.capture_percent,

@@ -96,7 +96,14 @@ def create(noun: str, parameters: Mapping[str, Any]) -> Request:
 
 
 def create_model(name: str, serving: Serving, environment: Mapping[str, str]) -> Request:
-    """`CreateModel`: the serving image with an artifact."""
+    """`CreateModel`: the serving image with an artifact.
+
+    Raises:
+        UserError: a setting is missing.
+    """
+    for option, value in (("image", serving.image), ("role", serving.role), ("model-data", serving.model_data)):
+        if not value:
+            raise UserError(f"{option} is missing; a new model needs image, role and model-data.")
     container = {"Image": serving.image, "ModelDataUrl": serving.model_data, "Environment": environment}
     parameters = {
         "ModelName": name,

@@ -354,18 +354,23 @@ def _run_trial(
             reporter.send("failed", f"{type(error).__name__}: {error}")
 
 
+@dataclass(eq=False, repr=False)
 class Reporter(logging.Handler):
-    """Log handler that sends the progress of a training after each tenth of its epochs."""
+    """Log handler that sends the progress of a training after each tenth of its epochs.
 
-    def __init__(self, connection: Connection, objective: Metric, rounds: int) -> None:
-        """Report `objective` of a training of this many rounds, fine-tuning included."""
+    rounds: of the training, fine-tuning included.
+    best: the best `objective` so far.
+    """
+
+    connection: Connection
+    objective: Metric
+    rounds: int
+    epochs: int = 0
+    step: int = 0
+    best: float | None = None
+
+    def __post_init__(self) -> None:
         super().__init__()
-        self.connection = connection
-        self.objective = objective
-        self.rounds = rounds
-        self.epochs = 0
-        self.step = 0
-        self.best: float | None = None
 
     def send(self, kind: str, content: Any) -> None:
         self.connection.send((kind, self.epochs, content))

@@ -218,7 +218,7 @@ class TestEndpoints:
         assert policy["TargetTrackingScalingPolicyConfiguration"]["TargetValue"] == 1000
         assert "InService" in run(capsys, "wait", "e")
         monkeypatch.setattr("sys.stdin", io.StringIO())  # no answer
-        assert "Aborted" in run(capsys, "delete", "e", code=130)
+        assert "Interrupted." in run(capsys, "delete", "e", code=130)
         assert "endpoint" in run(capsys, "list", "--kind", "endpoint")
         run(capsys, "delete", "e", "--yes")
         assert run(capsys, "list", "--kind", "endpoint") == ""

@@ -227,8 +227,11 @@ class TestDeploy:
         [
             (["--image", "i"], "Select the model with one of --from-job NAME, --model-data S3."),
             (["--model-data", "s3://m/m", "--from-job", "j"], "Select the model with one of"),
-            (["--model-data", "s3://m/m", "--role", ROLE], "--image is missing."),
-            (["--model-data", "s3://m/m", "--image", "i"], "--role is missing."),
+            (
+                ["--model-data", "s3://m/m", "--role", ROLE],
+                "Error: image is missing; a new model needs image, role and model-data.",
+            ),
+            (["--model-data", "s3://m/m", "--image", "i"], "Error: role is missing;"),
             ([*SERVE, "--outputs", "colour"], "outputs=colour: 'colour' is not an output"),
             ([*SERVE, "--serverless", "--memory", "2000"], "memory=2000 must be 1024"),
             ([*SERVE, "--data-capture", "0", "s3://x"], "0 is not in the range 1<=x<=100."),

@@ -351,7 +351,7 @@ class TestEndpoint:
     @pytest.mark.parametrize(
         ("changes", "message"),
         [
-            ({"model_data": ""}, "An endpoint needs image, role and model_data."),
+            ({"model_data": ""}, "model-data is missing; a new model needs image, role and model-data."),
             (
                 {"serverless": True, "async_output": "s3://a"},
                 "A serverless endpoint cannot be asynchronous; leave out one of the two.",
@@ -412,7 +412,7 @@ class TestTransform:
     @pytest.mark.parametrize(
         ("changes", "message"),
         [
-            ({"model_data": ""}, "A batch job needs the name of a model, or image, role and artifact of a new one."),
+            ({"model_data": ""}, "model-data is missing; a new model needs image, role and model-data."),
             ({"content_type": "text/plain"}, "content-type=text/plain is not supported; use text/csv"),
             ({"accept": "application/x-npy"}, "accept=application/x-npy is not supported"),
             ({"content_type": "application/x-npy"}, "application/x-npy cannot be split"),
