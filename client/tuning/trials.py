@@ -354,23 +354,15 @@ def _run_trial(
             reporter.send("failed", f"{type(error).__name__}: {error}")
 
 
-@dataclass(eq=False, repr=False)
 class Reporter(logging.Handler):
-    """Log handler that sends the progress of a training after each tenth of its epochs.
+    """Log handler that sends the progress of a training after each tenth of its epochs."""
 
-    rounds: of the training, fine-tuning included.
-    best: the best `objective` so far.
-    """
-
-    connection: Connection
-    objective: Metric
-    rounds: int
-    epochs: int = 0
-    step: int = 0
-    best: float | None = None
-
-    def __post_init__(self) -> None:
+    def __init__(self, connection: Connection, objective: Metric, rounds: int) -> None:
+        """Report `objective` of a training of this many rounds, fine-tuning included."""
         super().__init__()
+        self.connection, self.objective, self.rounds = connection, objective, rounds
+        self.epochs = self.step = 0
+        self.best: float | None = None
 
     def send(self, kind: str, content: Any) -> None:
         self.connection.send((kind, self.epochs, content))
