@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 
@@ -107,9 +107,9 @@ def run_all(problems: Path, results: Path, runs: Iterable[Run], average: int = 0
     rows = [row for row in read_results(results) if ", average of " not in row.method]
     done, folder, failed = {row.identity for row in rows}, results.with_suffix("") / "probabilities", 0
     waiting = [run for run in runs if run.identity not in done]
-    sizes = {run.dataset: _size(load_description(problems / run.dataset)) for run in waiting}
+    found = {run.dataset: load_description(problems / run.dataset) for run in waiting}
     # One seed after the other; the largest problems first, so that no core is idle for long at the end.
-    waiting.sort(key=lambda run: (run.seed, -sizes[run.dataset]))
+    waiting.sort(key=lambda run: (run.seed, -found[run.dataset].train * found[run.dataset].length))
     write_results(results, rows)
     with _one_process_per_core() as pool:
         futures = {pool.submit(train_and_test, run, problems / run.dataset, folder): run for run in waiting}
@@ -135,10 +135,6 @@ def run_all(problems: Path, results: Path, runs: Iterable[Run], average: int = 0
     return failed
 
 
-def _size(problem: Description) -> int:
-    return problem.train * problem.length
-
-
 def _one_process_per_core() -> ProcessPoolExecutor:
     """A pool of processes, each bound to its core."""
     context = multiprocessing.get_context("spawn")
@@ -162,19 +158,17 @@ def train_and_test(run: Run, folder: Path, probabilities: Path) -> Row:
     """
     problem = load_description(folder)
     settings = run.settings(problem)
+    changed = settings.model_dump(by_alias=True, exclude_defaults=True)
     group, started = Group(), time.perf_counter()
     placement = choose_placement(settings.precision, group, settings.device)
     data = load({"training": _source("training", folder / TRAIN)}, settings, group)
     found = fit(data, settings, placement)
     test, _ = load_validation(_source("validation", folder / TEST), data.problem, group)
     predicted, truth = _predict(found.network, test, placement), test.labels.numpy()
-    scores = _scores(predicted, truth)
     write_atomically((run.probabilities(probabilities), pack(predicted, truth)))
     return Row(
         *run.identity,
-        accuracy=scores["accuracy"],
-        balanced_accuracy=scores["balanced_accuracy"],
-        f1=scores["f1"],
+        **_scores(predicted, truth),
         train_loss=round(found.best.metrics["train_loss"], 6),
         epoch=found.best.epoch,
         classes=len(data.problem.classes),
@@ -186,7 +180,7 @@ def train_and_test(run: Run, folder: Path, probabilities: Path) -> Row:
         seconds=round(time.perf_counter() - started, 1),
         device=f"{placement.device.type}, {'bfloat16' if placement.bfloat16 else 'float32'}",
         versions=" ".join(f"{name} {number}" for name, number in versions().items()),
-        configuration=_configuration(settings),
+        configuration=" ".join(f"{name}={value}" for name, value in changed.items()),
     )
 
 
@@ -210,13 +204,6 @@ def _scores(probabilities: NDArray[np.float32], truth: NDArray[np.int64]) -> dic
     return {name: round(scores[name], 6) for name in ("accuracy", "balanced_accuracy", "f1")}
 
 
-def _configuration(settings: Hyperparameters) -> str:
-    """The hyperparameters that differ from their defaults."""
-    return " ".join(
-        f"{name}={value}" for name, value in settings.model_dump(by_alias=True, exclude_defaults=True).items()
-    )
-
-
 # Averages of several seeds
 
 
@@ -237,9 +224,14 @@ def average_runs(rows: list[Row], count: int, probabilities: Path) -> list[Row]:
         if len(chosen) < count or not all(path.exists() for path in paths):
             continue
         predicted, truth = zip(*map(_unpack, paths), strict=True)
-        values = asdict(chosen[0]) | _scores(np.mean(predicted, axis=0), truth[0])
-        values |= {"method": f"{method}, average of {count}", "parameters": sum(row.parameters for row in chosen)}
-        averages.append(Row(**values | {"seconds": round(sum(row.seconds for row in chosen), 1)}))
+        average = replace(
+            chosen[0],
+            method=f"{method}, average of {count}",
+            parameters=sum(row.parameters for row in chosen),
+            seconds=round(sum(row.seconds for row in chosen), 1),
+            **_scores(np.mean(predicted, axis=0), truth[0]),
+        )
+        averages.append(average)
     return averages
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import click
 import numpy as np
+import pandas as pd
 
 from lstm_fcn.benchmarks.programs import environment, prepare_job
 
@@ -46,15 +47,14 @@ print(time.perf_counter() - started)
 }
 
 
-def write_csv(path: Path, megabytes: float, length: int) -> None:
-    """Write headerless CSV, label first, with six decimals; the rows of a large file repeat."""
+def write_csv(path: Path, megabytes: float, length: int, labelled: bool = True) -> None:
+    """Write headerless CSV with six decimals; the rows of a large file repeat."""
     rng = np.random.default_rng(length)
     rows = max(1, int(min(megabytes, BLOCK_MEGABYTES) * 1e6 / (9 * length)))
-    values, labels = rng.normal(size=(rows, length)), rng.integers(1, 6, size=rows)
-    text = "".join(
-        f"{label}," + ",".join(f"{value:.6f}" for value in row) + "\n"
-        for label, row in zip(labels.tolist(), values.tolist(), strict=True)
-    ).encode()
+    table = pd.DataFrame(rng.normal(size=(rows, length)))
+    if labelled:
+        table.insert(0, "label", rng.integers(1, 6, size=rows))
+    text = table.to_csv(header=False, index=False, float_format="%.6f").encode()
     with path.open("wb") as file:
         for _ in range(max(1, round(megabytes * 1e6 / len(text)))):
             file.write(text)

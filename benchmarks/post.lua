@@ -11,7 +11,7 @@ end
 function done(summary, latency, requests)
    local errors = summary.errors
    io.write(string.format(
-      '{"requests": %d, "microseconds": %d, "p50": %f, "p99": %f, "bad_status": %d, "broken": %d, "late": %d}\n',
-      summary.requests, summary.duration, latency:percentile(50), latency:percentile(99),
-      errors.status, errors.connect + errors.read + errors.write, errors.timeout))
+      '{"per_second": %f, "p50": %f, "p99": %f, "errors": %d}\n',
+      summary.requests / summary.duration * 1e6, latency:percentile(50) / 1000, latency:percentile(99) / 1000,
+      errors.status + errors.connect + errors.read + errors.write + errors.timeout))
 end

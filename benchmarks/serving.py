@@ -10,6 +10,7 @@ is not 0 if a request failed.
 """
 
 import http.client
+import itertools
 import json
 import math
 import shutil
@@ -23,7 +24,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import get_args
+from typing import TypedDict, get_args
 
 import click
 import numpy as np
@@ -52,15 +53,13 @@ MIN_SAME = 0.99  # share of equal labels with bfloat16: series between two class
 ROOT = Path(__file__).parents[1]
 
 
-@dataclass(frozen=True)
-class Load:
-    """What wrk measured; latencies in milliseconds."""
+class Load(TypedDict):
+    """What wrk measured (`post.lua`): requests per second, and percentiles of the latency in milliseconds."""
 
-    requests: int
     per_second: float
     p50: float
     p99: float
-    errors: int  # responses other than 2xx, broken connections
+    errors: int  # responses other than 2xx, broken connections, timeouts
 
 
 @dataclass(frozen=True)
@@ -179,14 +178,8 @@ def load(url: str, body: Path, connections: int, seconds: int) -> Load:
     result = subprocess.run([*command, url, "--", str(body)], capture_output=True, text=True, check=False)
     if result.returncode:
         raise SystemExit(f"wrk failed: {result.stdout}{result.stderr}")
-    found: Mapping[str, float] = json.loads(result.stdout.splitlines()[-1])
-    return Load(
-        requests=int(found["requests"]),
-        per_second=found["requests"] / found["microseconds"] * 1e6,
-        p50=found["p50"] / 1000,
-        p99=found["p99"] / 1000,
-        errors=int(found["bad_status"] + found["broken"] + found["late"]),
-    )
+    found: Load = json.loads(result.stdout.splitlines()[-1])
+    return found
 
 
 def measure(way: Way, root: Path, rows: int, connections: int, seconds: int) -> Load:
@@ -203,40 +196,28 @@ def ratio(ours: float, plain: float) -> str:
 
 def compare_loads(both: tuple[Way, Way], root: Path, seconds: int) -> int:
     """Print a table of all cases; return the number of errors."""
-    columns = ["rows", "conn.", "requests/s", "plain", "ours / plain", "rows/s", "plain"]
+    columns = ["rows", "conn.", "requests/s", "plain", "ours / plain"]
     columns += ["p50, ms", "plain", "ours / plain", "p99, ms", "plain", "ours / plain", "errors", "plain"]
     print(f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|")
     failed = 0
-    for rows in ROWS:
-        for connections in CONNECTIONS:
-            ours, plain = (measure(way, root, rows, connections, seconds) for way in both)
-            failed += ours.errors + plain.errors
-            print(
-                f"| {rows} | {connections} | {ours.per_second:.1f} | {plain.per_second:.1f} "
-                f"| {ratio(ours.per_second, plain.per_second)} "
-                f"| {ours.per_second * rows:.0f} | {plain.per_second * rows:.0f} "
-                f"| {ours.p50:.1f} | {plain.p50:.1f} | {ratio(ours.p50, plain.p50)} "
-                f"| {ours.p99:.1f} | {plain.p99:.1f} | {ratio(ours.p99, plain.p99)} "
-                f"| {ours.errors} | {plain.errors} |",
-                flush=True,
-            )
+    for rows, connections in itertools.product(ROWS, CONNECTIONS):
+        ours, plain = (measure(way, root, rows, connections, seconds) for way in both)
+        failed += ours["errors"] + plain["errors"]
+        pairs = [(ours["per_second"], plain["per_second"]), (ours["p50"], plain["p50"]), (ours["p99"], plain["p99"])]
+        cells = " | ".join(f"{one:.1f} | {other:.1f} | {ratio(one, other)}" for one, other in pairs)
+        print(f"| {rows} | {connections} | {cells} | {ours['errors']} | {plain['errors']} |", flush=True)
     return failed
 
 
 def compare_servers(ours: Way, plain: Way) -> None:
     """Print a table with start times and memory of all these servers."""
-    starts = [statistics.median(way.start_seconds) for way in (ours, plain)]
-    memory = [max(way.worker_megabytes) for way in (ours, plain)]
+    start, other_start = (statistics.median(way.start_seconds) for way in (ours, plain))
+    memory, other_memory = (max(way.worker_megabytes) for way in (ours, plain))
+    name = f"start to first good /ping, median of {len(ours.start_seconds)}"
     print("\n| | ours | plain | ours / plain |\n|---|---|---|---|")
-    print(
-        f"| start to first good /ping, median of {len(ours.start_seconds)} "
-        f"| {starts[0]:.2f} s | {starts[1]:.2f} s | {ratio(*starts)} |"
-    )
-    print(
-        f"| resident memory of the largest worker after load "
-        f"| {memory[0]:.0f} MB | {memory[1]:.0f} MB | {ratio(*memory)} |",
-        flush=True,
-    )
+    print(f"| {name} | {start:.2f} s | {other_start:.2f} s | {ratio(start, other_start)} |")
+    name = "resident memory of the largest worker after load"
+    print(f"| {name} | {memory:.0f} MB | {other_memory:.0f} MB | {ratio(memory, other_memory)} |", flush=True)
 
 
 @click.command(help=__doc__)

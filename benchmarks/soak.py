@@ -16,7 +16,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,13 +53,6 @@ class Series:
     rows: list[str]
     labels: list[str]
 
-    def some(self, rng: np.random.Generator) -> tuple[bytes, bytes]:
-        """The body of a request and its response."""
-        count = int(rng.integers(1, MAX_ROWS + 1))
-        start = int(rng.integers(0, len(self.rows) - count + 1))
-        part = slice(start, start + count)
-        return "\n".join(self.rows[part]).encode() + b"\n", "\n".join(self.labels[part]).encode()
-
 
 @dataclass(frozen=True)
 class Request:
@@ -76,10 +69,16 @@ class Request:
     half_closes: bool = False
 
 
+PING = Request("/ping", [], {}, method="GET", path="/ping")
+
+
 def make_request(series: Series, rng: np.random.Generator) -> Request:
-    """A request of a random kind."""
+    """A request of a random kind, for random rows."""
     kind = str(rng.choice(list(KINDS), p=list(KINDS.values())))
-    body, expected = series.some(rng)
+    count = int(rng.integers(1, MAX_ROWS + 1))
+    start = int(rng.integers(0, len(series.rows) - count + 1))
+    body = "".join(f"{row}\n" for row in series.rows[start : start + count]).encode()
+    expected = "\n".join(series.labels[start : start + count]).encode()
     headers = {"Content-Type": "text/csv", "Content-Length": str(len(body))}
     if kind == "malformed":
         return malformed(body, headers, int(rng.integers(7)))
@@ -113,12 +112,7 @@ def malformed(body: bytes, headers: dict[str, str], case: int) -> Request:
     ][case]
 
 
-@dataclass
-class Kill:
-    """The time from the signal to the end of a worker, when all its connections are closed."""
-
-    began: float
-    ended: float = float("inf")
+Kill = tuple[float, float]  # the time of the signal, and of the end of the worker, when its connections are closed
 
 
 @dataclass(frozen=True)
@@ -134,30 +128,27 @@ class Loss:
     def was_killed(self, kills: Sequence[Kill]) -> bool:
         """Whether a worker was killed while the request was in flight, shortly before the client noticed."""
         return any(
-            kill.began <= self.ended and self.began <= kill.ended and self.ended - kill.ended < NOTICE_SECONDS
-            for kill in kills
+            signalled <= self.ended and self.began <= dead and self.ended - dead < NOTICE_SECONDS
+            for signalled, dead in kills
         )
 
 
 @dataclass
 class Tally:
-    """Requests counted by kind and outcome, lost requests, and failures."""
+    """Requests counted by kind and outcome, lost requests, and failures; all clients share it."""
 
     counts: Counter[tuple[str, str]] = field(default_factory=Counter)
     losses: list[Loss] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
     def count(self, kind: str, outcome: str) -> None:
-        self.counts[kind, outcome] += 1
+        with self.lock:
+            self.counts[kind, outcome] += 1
 
     def fail(self, kind: str, text: str) -> None:
         self.count(kind, "failed")
         self.failures.append(f"{kind}: {text}")
-
-    def add(self, other: "Tally") -> None:
-        self.counts += other.counts
-        self.losses += other.losses
-        self.failures += other.failures
 
     def judge_losses(self, kills: Sequence[Kill]) -> None:
         """Count the requests that were lost with their worker; all other lost requests are failures."""
@@ -172,27 +163,21 @@ class Tally:
 class Client:
     """Sends one request after another over a connection that it keeps as long as possible."""
 
-    def __init__(self, url: str, series: Series, seed: tuple[int, int]) -> None:
-        address = urlsplit(url)
-        self.tally = Tally()
-        self._connection = http.client.HTTPConnection(address.hostname or "", address.port, TIMEOUT_SECONDS)
+    def __init__(self, url: str, tally: Tally) -> None:
+        self.tally = tally
+        self.connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=TIMEOUT_SECONDS)
         self._last_kind = "nothing"
-        self._series = series
-        self._rng = np.random.default_rng(seed)
 
-    def run(self, stop: threading.Event) -> None:
-        while not stop.is_set():
-            request = make_request(self._series, self._rng)
-            for _ in range(MAX_TRIES):
-                wait = self._exchange(request)
-                if wait is None:
-                    break
-                time.sleep(wait)
-            else:
-                self.tally.fail(request.kind, f"503 for {MAX_TRIES} times")
-            self._last_kind = request.kind
-            time.sleep(self._rng.uniform(0, 0.05))
-        self._connection.close()
+    def send(self, request: Request) -> None:
+        """Send, and check the response; send again as long as the response is 503."""
+        for _ in range(MAX_TRIES):
+            wait = self._exchange(request)
+            if wait is None:
+                break
+            time.sleep(wait)
+        else:
+            self.tally.fail(request.kind, f"503 for {MAX_TRIES} times")
+        self._last_kind = request.kind
 
     def _exchange(self, request: Request) -> float | None:
         """Send, and check the response; return the seconds to wait if the request must be sent again."""
@@ -202,37 +187,42 @@ class Client:
             self.tally.count(request.kind, "sent")
             self._send(request)
             if request.kind == "gone":
-                self._connection.close()
+                self.connection.close()
                 return None
-            response = self._connection.getresponse()
+            response = self.connection.getresponse()
             body = response.read()
         except (OSError, http.client.HTTPException) as error:
-            self._connection.close()
+            self.connection.close()
             self.tally.losses.append(Loss(request.kind, began, time.perf_counter(), repr(error), self._last_kind))
             return None
         if request.half_closes:
-            self._connection.close()
-        if response.status == http.client.SERVICE_UNAVAILABLE:
+            self.connection.close()
+        if response.status == http.client.SERVICE_UNAVAILABLE and request is not PING:
             self.tally.count(request.kind, "refused")
             return float(response.headers.get("Retry-After", "1"))
-        self._check(request, response.status, body)
+        if response.status != request.status:
+            self.tally.fail(request.kind, f"{request.headers}: {response.status}, not {request.status}: {body[:200]!r}")
+        elif request.response is not None and body != request.response:
+            self.tally.fail(request.kind, f"other labels than before: {body!r}, not {request.response!r}"[:500])
+        else:
+            self.tally.count(request.kind, "answered")
         return None
 
     def _drop_closed(self, kind: str) -> None:
         """Do not reuse a connection that the server has closed; unexpected bytes in it are a failure."""
-        open_socket: socket.socket | None = self._connection.sock
+        open_socket: socket.socket | None = self.connection.sock
         if open_socket is None or not select.select([open_socket], [], [], 0)[0]:
             return
         try:
             unexpected = open_socket.recv(1024)
         except ConnectionError:
             unexpected = b""
-        self._connection.close()
+        self.connection.close()
         if unexpected:
             self.tally.failures.append(f"before {kind}: bytes that belong to no request: {unexpected!r}")
 
     def _send(self, request: Request) -> None:
-        connection = self._connection
+        connection = self.connection
         connection.putrequest(request.method, request.path)
         for name, value in request.headers.items():
             connection.putheader(name, value)
@@ -243,56 +233,41 @@ class Client:
         if request.half_closes:
             connection.sock.shutdown(socket.SHUT_WR)
 
-    def _check(self, request: Request, status: int, body: bytes) -> None:
-        if status != request.status:
-            self.tally.fail(request.kind, f"{request.headers}: {status}, not {request.status}: {body[:200]!r}")
-        elif request.response is not None and body != request.response:
-            self.tally.fail(request.kind, f"other labels than before: {body!r}, not {request.response!r}"[:500])
-        else:
-            self.tally.count(request.kind, "answered")
+
+def send_requests(client: Client, series: Series, seed: tuple[int, int], stop: threading.Event) -> None:
+    """Send random requests."""
+    rng = np.random.default_rng(seed)
+    while not stop.wait(rng.uniform(0, 0.05)):
+        client.send(make_request(series, rng))
+    client.connection.close()
 
 
-class Pinger:
-    """Requests /ping every second."""
-
-    def __init__(self, url: str) -> None:
-        self.tally = Tally()
-        self.seconds: list[float] = []
-        self._address = urlsplit(url).netloc
-
-    def run(self, stop: threading.Event) -> None:
-        while not stop.is_set():
-            began = time.perf_counter()
-            self._ping(began)
-            stop.wait(max(0.0, began + 1 - time.perf_counter()))
-
-    def _ping(self, began: float) -> None:
-        connection = http.client.HTTPConnection(self._address, timeout=TIMEOUT_SECONDS)
-        self.tally.count("/ping", "sent")
-        try:
-            connection.request("GET", "/ping")
-            status = connection.getresponse().status
-        except (OSError, http.client.HTTPException) as error:
-            self.tally.losses.append(Loss("/ping", began, time.perf_counter(), repr(error), behind="nothing"))
-            return
-        finally:
-            connection.close()
-        self.seconds.append(time.perf_counter() - began)
-        if status != http.client.OK or self.seconds[-1] >= PING_SECONDS:
-            self.tally.fail("/ping", f"{status} after {self.seconds[-1]:.2f} s")
-        else:
-            self.tally.count("/ping", "answered")
+def send_pings(client: Client, stop: threading.Event) -> float:
+    """Request /ping every second, each time over a new connection; return the longest time of a response."""
+    slowest = 0.0
+    while not stop.is_set():
+        began = time.perf_counter()
+        client.send(PING)
+        client.connection.close()
+        seconds = time.perf_counter() - began
+        slowest = max(slowest, seconds)
+        if seconds >= PING_SECONDS:
+            client.tally.fail("/ping", f"took {seconds:.2f} s")
+        stop.wait(1 - seconds)
+    return slowest
 
 
-def kill_workers(server: Server, rng: np.random.Generator, kills: list[Kill], stop: threading.Event) -> None:
+def kill_workers(server: Server, rng: np.random.Generator, stop: threading.Event) -> list[Kill]:
     """Kill a worker at random times."""
+    kills = []
     while not stop.wait(rng.uniform(*KILL_SECONDS)):
         worker = int(rng.choice(server.workers()))
-        kills.append(Kill(time.perf_counter()))
+        began = time.perf_counter()
         os.kill(worker, signal.SIGKILL)
         while Path(f"/proc/{worker}").exists():
             time.sleep(0.001)
-        kills[-1].ended = time.perf_counter()
+        kills.append((began, time.perf_counter()))
+    return kills
 
 
 def memory(server: Server) -> str:
@@ -301,51 +276,42 @@ def memory(server: Server) -> str:
     return f"{sum(sizes):.0f} MB ({' + '.join(f'{size:.0f}' for size in sizes)})"
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """The result of a soak test; `before` and `after` describe the server's memory."""
-
-    tally: Tally
-    ping_seconds: list[float]
-    kills: list[Kill]
-    replaced: int
-    before: str
-    after: str
-
-
-def soak(server: Server, series: Series, seconds: float, seed: int) -> Outcome:
-    """Load the server for some seconds while its workers are killed, and stop it."""
-    clients = [Client(server.url, series, (seed, number)) for number in range(CLIENTS)]
-    pinger, kills, rng = Pinger(server.url), list[Kill](), np.random.default_rng(seed)
-    senders: list[Client | Pinger] = [*clients, pinger]
-    stop_killing, stop = threading.Event(), threading.Event()
-    with ThreadPoolExecutor(len(senders) + 1) as threads:
+def soak(server: Server, series: Series, seconds: float, seed: int) -> tuple[Tally, dict[str, str]]:
+    """Load the server for some seconds while its workers are killed, and stop it; return also what was measured."""
+    tally, stop_killing, stop = Tally(), threading.Event(), threading.Event()
+    with ThreadPoolExecutor(CLIENTS + 2) as threads:
         try:
-            running_threads = [threads.submit(sender.run, stop) for sender in senders]
+            clients = [
+                threads.submit(send_requests, Client(server.url, tally), series, (seed, number), stop)
+                for number in range(CLIENTS)
+            ]
+            pings = threads.submit(send_pings, Client(server.url, tally), stop)
             time.sleep(WARM_UP_SECONDS)
             before = memory(server)
-            running_threads.append(threads.submit(kill_workers, server, rng, kills, stop_killing))
+            killer = threads.submit(kill_workers, server, np.random.default_rng(seed), stop_killing)
             time.sleep(max(0.0, seconds - 2 * WARM_UP_SECONDS))
             stop_killing.set()
             time.sleep(WARM_UP_SECONDS)
         finally:
             stop_killing.set()
             stop.set()
-    for thread in running_threads:
-        thread.result()
-    after = memory(server)
-    total = Tally()
-    for sender in senders:
-        total.add(sender.tally)
-    total.judge_losses(kills)
-    total.failures += check_end(server, series)
+    for client in clients:
+        client.result()
+    kills, after = killer.result(), memory(server)
+    tally.judge_losses(kills)
+    tally.failures += check_end(server, series)
     log = server.log.read_text()
     replaced = log.count("Booting worker with pid") - WORKERS
     if replaced != len(kills):
-        total.failures.append(f"{len(kills)} workers were killed, but the log mentions {replaced} replaced ones")
+        tally.failures.append(f"{len(kills)} workers were killed, but the log mentions {replaced} replaced ones")
     if "Traceback" in log:
-        total.failures.append("the log has a traceback: " + log[log.index("Traceback") :][:2000])
-    return Outcome(total, pinger.seconds, kills, replaced, before, after)
+        tally.failures.append("the log has a traceback: " + log[log.index("Traceback") :][:2000])
+    return tally, {
+        "workers killed, replaced": f"{len(kills)}, {replaced}",
+        "slowest /ping": f"{pings.result():.2f} s",
+        "resident memory at the start (first process, workers)": before,
+        "resident memory at the end": after,
+    }
 
 
 def check_end(server: Server, series: Series) -> list[str]:
@@ -365,18 +331,15 @@ def check_end(server: Server, series: Series) -> list[str]:
     return failures
 
 
-def print_outcome(outcome: Outcome) -> None:
+def print_outcome(tally: Tally, measured: Mapping[str, str]) -> None:
     columns = ("sent", "answered", "refused", "killed", "failed")
     print("| kind | sent | answered as expected | 503, sent again | lost with a killed worker | failed |")
     print("|---|---|---|---|---|---|")
-    counts = outcome.tally.counts
     for kind in (*KINDS, "/ping"):
-        print(f"| {kind} | " + " | ".join(str(counts[kind, column]) for column in columns) + " |")
+        print(f"| {kind} | " + " | ".join(str(tally.counts[kind, column]) for column in columns) + " |")
     print(f"\n{EXPLANATION}\n\n| | |\n|---|---|")
-    print(f"| workers killed, replaced | {len(outcome.kills)}, {outcome.replaced} |")
-    print(f"| slowest /ping | {max(outcome.ping_seconds):.2f} s |")
-    print(f"| resident memory at the start (first process, workers) | {outcome.before} |")
-    print(f"| resident memory at the end | {outcome.after} |", flush=True)
+    for name, value in measured.items():
+        print(f"| {name} | {value} |", flush=True)
 
 
 @click.command(help=__doc__)
@@ -390,9 +353,9 @@ def main(minutes: float, seed: int) -> None:
         with running([sys.executable, "-m", "lstm_fcn.serving"], root, settings) as server:
             body = series_csv(SERIES)
             series = Series(body.splitlines(), answer(f"{server.url}/invocations", body).split("\n"))
-            outcome = soak(server, series, 60 * minutes, seed)
-    print_outcome(outcome)
-    if failures := outcome.tally.failures:
+            tally, measured = soak(server, series, 60 * minutes, seed)
+    print_outcome(tally, measured)
+    if failures := tally.failures:
         raise SystemExit("\n".join([f"\n{len(failures)} failure(s):", *failures[:SHOWN_FAILURES]]))
 
 

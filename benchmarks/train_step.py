@@ -64,7 +64,7 @@ def plain_step(length: int, device: torch.device) -> Step:
 
     def step(series: Tensor, labels: Tensor) -> float:
         optimizer.zero_grad()
-        loss = F.cross_entropy(network(series), labels)
+        loss = F.cross_entropy(network(series.to(device)), labels.to(device))
         torch.autograd.backward(loss)
         optimizer.step()
         return loss.item()
@@ -78,10 +78,19 @@ def our_step(length: int, device: torch.device, bfloat16: bool) -> TrainingStep:
     return TrainingStep(forward, make_optimizer(network, 0.001), torch.ones(NUM_CLASSES, device=device))
 
 
-def plain_epoch(step: Step, series: Tensor, labels: Tensor, batch_size: int, device: torch.device) -> None:
-    loader = DataLoader(TensorDataset(series, labels), batch_size=batch_size, shuffle=True)
-    for batch, expected in loader:
-        step(batch.to(device), expected.to(device))
+def make_steps(length: int, device: torch.device) -> dict[str, Step]:
+    """A step of the plain code, and ours in both precisions."""
+    return {
+        "plain": plain_step(length, device),
+        "float32": our_step(length, device, bfloat16=False),
+        "bfloat16": our_step(length, device, bfloat16=True),
+    }
+
+
+def plain_epoch(step: Step, series: Tensor, labels: Tensor, batch_size: int) -> None:
+    """One epoch; the step moves the batches to its device."""
+    for batch in DataLoader(TensorDataset(series, labels), batch_size=batch_size, shuffle=True):
+        step(*batch)
 
 
 def our_epoch(step: Step, series: Tensor, labels: Tensor, batch_size: int) -> None:
@@ -109,72 +118,56 @@ def compare(title: str, ways: Mapping[str, Callable[[], object]], device: torch.
     print(f"| {title} | {1000 * plain:.1f} ms | {cells} |", flush=True)
 
 
-def compare_on_gpu(device: torch.device) -> None:
+def compare_on_gpu(length: int, batch_size: int, device: torch.device) -> None:
     """Our step on a GPU, eager and as a CUDA graph, in bfloat16; data on the device."""
-    print("\n| one step on the GPU | eager | as a graph | eager / graph |\n|---|---|---|---|")
-    for length, batch_size in GPU_CASES:
-        labels = torch.randint(NUM_CLASSES, (4 * batch_size,), device=device)
-        training = Dataset(torch.randn(4 * batch_size, 1, length, device=device), labels, device)
-        step = our_step(length, device, bfloat16=True)
-        graphed = GraphedStep(step, training)
-        picked = torch.randperm(len(labels), device=device)[:batch_size]
-        ways: dict[str, Callable[[], object]] = {
-            "eager": functools.partial(repeat, functools.partial(eager_step, step, training, picked)),
-            "graph": functools.partial(repeat, functools.partial(graphed, picked)),
-        }
-        times = {name: seconds / GPU_STEPS for name, seconds in median_times(ways, device).items()}
-        eager, graph = times["eager"], times["graph"]
-        print(
-            f"| length {length}, batch {batch_size} | {1e6 * eager:.0f} us | {1e6 * graph:.0f} us "
-            f"| {eager / graph:.2f} |",
-            flush=True,
-        )
+    series, labels = random_series(4 * batch_size, length)
+    training = Dataset(series.to(device), labels.to(device), device)
+    step = our_step(length, device, bfloat16=True)
+    graphed = GraphedStep(step, training)
+    picked = torch.randperm(len(labels), device=device)[:batch_size]
 
+    def eager() -> None:
+        for _ in range(GPU_STEPS):
+            step(*training.batch(picked))
 
-def eager_step(step: TrainingStep, training: Dataset, picked: Tensor) -> Tensor:
-    return step(*training.batch(picked))
+    def graph() -> None:
+        for _ in range(GPU_STEPS):
+            graphed(picked)
 
-
-def repeat(way: Callable[[], object]) -> None:
-    for _ in range(GPU_STEPS):
-        way()
+    times = median_times({"eager": eager, "graph": graph}, device)
+    eager_us, graph_us = (1e6 * times[name] / GPU_STEPS for name in ("eager", "graph"))
+    title = f"length {length}, batch {batch_size}"
+    print(f"| {title} | {eager_us:.0f} us | {graph_us:.0f} us | {eager_us / graph_us:.2f} |", flush=True)
 
 
 def main() -> None:
     warnings.filterwarnings("ignore", "Using padding='same'")  # of the plain code
     device = choose_placement("float32", Group()).device
-    names = {"float32": False, "bfloat16": True}
     print(f"torch {torch.__version__}. How many times as fast as the plain code (median of {ROUNDS}):\n")
     print("| one step | plain | ours, float32 | ours, bfloat16 |\n|---|---|---|---|")
     for length, batch_size in STEP_CASES:
-        series = torch.randn(batch_size, 1, length, device=device)
-        labels = torch.randint(NUM_CLASSES, (batch_size,), device=device)
-        steps: dict[str, Step] = {"plain": plain_step(length, device)}
-        steps |= {name: our_step(length, device, bfloat16) for name, bfloat16 in names.items()}
-        ways = {name: functools.partial(step, series, labels) for name, step in steps.items()}
+        series, labels = random_series(batch_size, length)
+        on_device = series.to(device), labels.to(device)
+        ways = {name: functools.partial(step, *on_device) for name, step in make_steps(length, device).items()}
         compare(f"length {length}, batch {batch_size}", ways, device)
     print("\n| one epoch | plain | ours, float32 | ours, bfloat16 |\n|---|---|---|---|")
     for length, count, batch_size in EPOCH_CASES:
-        series = torch.randn(count, 1, length)
-        labels = torch.randint(NUM_CLASSES, (count,))
-        compare_epochs(series, labels, batch_size, device)
+        series, labels = random_series(count, length)
+        on_device = series.to(device), labels.to(device)
+        plain, *ours = make_steps(length, device).items()
+        ways = {name: functools.partial(our_epoch, step, *on_device, batch_size) for name, step in ours}
+        ways |= {"plain": functools.partial(plain_epoch, plain[1], series, labels, batch_size)}
+        compare(f"{count} series of {length}, batch {batch_size}", ways, device)
     if device.type == "cuda":
-        compare_on_gpu(device)
+        print("\n| one step on the GPU | eager | as a graph | eager / graph |\n|---|---|---|---|")
+        for length, batch_size in GPU_CASES:
+            compare_on_gpu(length, batch_size, device)
     else:
         print("\nNo GPU found: GPU steps, eager and as a CUDA graph, were not timed.")
 
 
-def compare_epochs(series: Tensor, labels: Tensor, batch_size: int, device: torch.device) -> None:
-    count, _, length = series.shape
-    on_device = series.to(device), labels.to(device)
-    plain = plain_step(length, device)
-    float32, bfloat16 = our_step(length, device, False), our_step(length, device, True)
-    ways: dict[str, Callable[[], object]] = {
-        "plain": lambda: plain_epoch(plain, series, labels, batch_size, device),
-        "float32": lambda: our_epoch(float32, *on_device, batch_size),
-        "bfloat16": lambda: our_epoch(bfloat16, *on_device, batch_size),
-    }
-    compare(f"{count} series of {length}, batch {batch_size}", ways, device)
+def random_series(count: int, length: int) -> tuple[Tensor, Tensor]:
+    return torch.randn(count, 1, length), torch.randint(NUM_CLASSES, (count,))
 
 
 if __name__ == "__main__":

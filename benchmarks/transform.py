@@ -5,9 +5,6 @@ runtime's threads) and as this project does (small blocks from as many threads a
 and after the transform; the ratio refers to the faster way.
 """
 
-import os
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -20,57 +17,35 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from lstm_fcn.benchmarks.ingestion import run, write_csv
 from lstm_fcn.benchmarks.programs import endpoint
-from lstm_fcn.benchmarks.serving import train_model
+from lstm_fcn.benchmarks.serving import LENGTH, train_model
 from lstm_fcn.container import artifact
 from lstm_fcn.container.cores import available_cores
 from lstm_fcn.container.media_types import Precision
 from lstm_fcn.serving.predictor import Predictor
 
-LENGTH = 150
-BLOCK_ROWS = 20_000  # different rows, repeated to make a large file
 IN_MEMORY = 40_000  # rows for the bare session
 BATCH = 512
 COMPARED_ROWS, ROWS_PER_REQUEST = 100_000, 2000
 
 
-def write_rows(path: Path, gigabytes: float) -> None:
-    rng = np.random.default_rng(0)
-    text = "".join(
-        ",".join(f"{value:.6f}" for value in row) + "\n" for row in rng.normal(size=(BLOCK_ROWS, LENGTH)).tolist()
-    ).encode()
-    with path.open("wb") as file:
-        for _ in range(max(1, round(gigabytes * 1e9 / len(text)))):
-            file.write(text)
-
-
 def bare_session(model: Path) -> Callable[[NDArray[np.float64]], None]:
     session = onnxruntime.InferenceSession(artifact.load(model)[1], providers=["CPUExecutionProvider"])
 
-    def run(series: NDArray[np.float64]) -> None:
+    def predict(series: NDArray[np.float64]) -> None:
         for start in range(0, len(series), BATCH):
             session.run(["probabilities"], {"series": series[start : start + BATCH]})
 
-    return run
+    return predict
 
 
-def rate(run: Callable[[NDArray[np.float64]], object], series: NDArray[np.float64]) -> float:
+def rate(way: Callable[[NDArray[np.float64]], object], series: NDArray[np.float64]) -> float:
     """Rows per second."""
-    run(series[:BATCH])
+    way(series[:BATCH])
     started = time.perf_counter()
-    run(series)
+    way(series)
     return len(series) / (time.perf_counter() - started)
-
-
-def transform(source: Path, target: Path, model: Path, precision: str) -> tuple[float, float]:
-    """Run the transform; return seconds and peak resident MB."""
-    command = [sys.executable, "-m", "lstm_fcn.serving.transform", str(model), str(source), str(target)]
-    started = time.perf_counter()
-    process = subprocess.Popen([*command, "--precision", precision], stderr=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise SystemExit("The transform failed.")
-    return time.perf_counter() - started, usage.ru_maxrss / 1000
 
 
 def compare_with_endpoint(source: Path, target: Path, root: Path, precision: str) -> int:
@@ -93,15 +68,18 @@ def main(gigabytes: float, precision: Precision) -> None:
         root = Path(folder)
         model = train_model(root)
         source, target = root / "rows.csv", root / "labels.csv"
-        write_rows(source, gigabytes)
+        write_csv(source, 1000 * gigabytes, LENGTH, labelled=False)
         series = np.random.default_rng(0).normal(size=(IN_MEMORY, 1, LENGTH))
         ways = {
             "bare session, its own threads": bare_session(model),
             "bare session, our blocks": Predictor(model, available_cores(), precision).predict,
         }
-        before = {name: rate(run, series) for name, run in ways.items()}
-        seconds, megabytes = transform(source, target, model, precision)
-        after = {name: rate(run, series) for name, run in ways.items()}
+        before = {name: rate(way, series) for name, way in ways.items()}
+        started = time.perf_counter()
+        arguments = [*map(str, (model, source, target)), "--precision", precision]
+        _, megabytes = run(["-m", "lstm_fcn.serving.transform", *arguments])
+        seconds = time.perf_counter() - started
+        after = {name: rate(way, series) for name, way in ways.items()}
         compared = compare_with_endpoint(source, target, root, precision)
         with target.open("rb") as file:
             rows = sum(1 for _ in file)
