@@ -18,6 +18,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -32,15 +33,13 @@ from lstm_fcn.container.cores import available_cores
 from lstm_fcn.container.errors import UserError
 from lstm_fcn.container.files import write_atomically
 from lstm_fcn.container.hyperparameters import PARAMETERS, Hyperparameters, parse_hyperparameters
-from lstm_fcn.training.data.datasets import Dataset
 from lstm_fcn.training.data.loading import load, load_validation
 from lstm_fcn.training.data.reading import prepare_worker
-from lstm_fcn.training.devices import Placement, choose_placement
+from lstm_fcn.training.devices import choose_placement
 from lstm_fcn.training.distributed import Group
-from lstm_fcn.training.evaluate import EVALUATION_BATCH
+from lstm_fcn.training.explain import predict
 from lstm_fcn.training.fit import fit
 from lstm_fcn.training.job import versions
-from lstm_fcn.training.network.model import join_logits
 from lstm_fcn.training.scores import measure_scores
 
 METHODS: dict[str, dict[str, str]] = {
@@ -164,7 +163,8 @@ def train_and_test(run: Run, folder: Path, probabilities: Path) -> Row:
     data = load({"training": _source("training", folder / TRAIN)}, settings, group)
     found = fit(data, settings, placement)
     test, _ = load_validation(_source("validation", folder / TEST), data.problem, group)
-    predicted, truth = _predict(found.network, test, placement), test.labels.numpy()
+    series, labels = test.batch(torch.arange(len(test)))
+    predicted, truth = predict(found.network, series.to(placement.device), independent=False), labels.numpy()
     write_atomically((run.probabilities(probabilities), pack(predicted, truth)))
     return Row(
         *run.identity,
@@ -188,18 +188,7 @@ def _source(name: str, path: Path) -> Source:
     return Source(name, path.parent, (path,))
 
 
-@torch.no_grad()
-def _predict(network: torch.nn.Module, test: Dataset, placement: Placement) -> NDArray[np.float32]:
-    """Probabilities, float32 `[N, C]`."""
-    parts = []
-    for picked in torch.arange(len(test)).split(EVALUATION_BATCH):  # type: ignore[no-untyped-call]
-        logits = join_logits(network(test.batch(picked)[0].to(placement.device)), independent=False)
-        parts.append(logits.softmax(dim=1).cpu())
-    found: NDArray[np.float32] = torch.cat(parts).numpy()
-    return found
-
-
-def _scores(probabilities: NDArray[np.float32], truth: NDArray[np.int64]) -> dict[str, float]:
+def _scores(probabilities: NDArray[np.float32], truth: NDArray[np.int64]) -> dict[str, Any]:
     scores = measure_scores(probabilities, truth)
     return {name: round(scores[name], 6) for name in ("accuracy", "balanced_accuracy", "f1")}
 

@@ -108,13 +108,10 @@ def read_runs(paths: Iterable[Path]) -> pd.DataFrame:
     _refuse_duplicates(runs, RUN)
     runs["accuracy"] = _to_accuracies(runs)
     runs["classes"] = _to_classes(runs)
-    several = runs.groupby("method")[["cells", "preset"]].nunique() > 1
-    runs["name"] = [
-        method
-        + (f", {cells} cells" if several.loc[method, "cells"] else "")
-        + (f", {preset}" if several.loc[method, "preset"] else "")
-        for method, cells, preset in zip(runs["method"], runs["cells"], runs["preset"], strict=True)
-    ]
+    runs["name"] = runs["method"]
+    for column, suffix in (("cells", ", {} cells"), ("preset", ", {}")):
+        several = runs.groupby("method")[column].transform("nunique") > 1
+        runs.loc[several, "name"] += runs[column].map(suffix.format)
     return runs
 
 

@@ -22,12 +22,7 @@ AXIS_WIDTH = 5.5
 LINE_HEIGHT = 0.18  # of a name
 FIRST_BAR, BAR_STEP = 0.17, 0.12  # below the axis
 NAME_LENGTH = 36  # characters in a line
-
-# Names in a scatter plot: how many, and the offsets from the point that are tried, in points and degrees.
-MAX_NAMES = 6
-DISTANCES = (6, 15, 28, 42, 60)
-ANGLES = (0, 180, 45, 135, -45, -135, 90, -90)
-LEADER = {"arrowstyle": "-", "color": GREY, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 3}  # line to a distant name
+MAX_NAMES = 6  # in a scatter plot
 
 
 @house_style()
@@ -132,52 +127,31 @@ def scatter(accuracies: pd.DataFrame) -> Figure:
         axes.scatter(x[chosen], y[chosen], s=26, color=color, alpha=0.75, linewidths=0, zorder=2, label=label)
     axes.set_xlabel(_wrap(f"accuracy of {second}", 60), fontsize=FONT_SIZE)
     axes.set_ylabel(_wrap(f"accuracy of {first}", 60), fontsize=FONT_SIZE)
-    legend = axes.legend(loc="best", fontsize=FONT_SIZE)
+    figure.legend(loc="outside upper left", fontsize=FONT_SIZE)
     figure.draw_without_rendering()  # the layout is final, so positions can be measured
     points = axes.transData.transform(np.stack([x, y], axis=1))
-    _name_points(axes, accuracies, points, [legend.get_window_extent()])
+    _name_points(axes, accuracies, points)
     return figure
 
 
-def _name_points(axes: Axes, accuracies: pd.DataFrame, points: NDArray[np.float64], texts: Sequence[Bbox]) -> None:
-    """Name the data sets farthest from the diagonal that have room for a name beside their point."""
-    differences = (accuracies.iloc[:, 0] - accuracies.iloc[:, 1]).abs().to_numpy()
-    taken = list(texts)
-    for k in np.argsort(-differences, kind="stable")[:MAX_NAMES]:
-        if differences[k] == 0:
+def _name_points(axes: Axes, accuracies: pd.DataFrame, points: NDArray[np.float64]) -> None:
+    """Name the data sets farthest from the diagonal that have room for a name on the outer side of their point."""
+    differences = (accuracies.iloc[:, 0] - accuracies.iloc[:, 1]).to_numpy()
+    taken: list[Bbox] = []
+    for k in np.argsort(-np.abs(differences), kind="stable"):
+        if differences[k] == 0 or len(taken) == MAX_NAMES:
             break
         y, x = accuracies.iloc[k]
-        for distance, angle in ((distance, math.radians(angle)) for distance in DISTANCES for angle in ANGLES):
-            offset = (distance * math.cos(angle), distance * math.sin(angle))
-            label = axes.annotate(
-                *(str(accuracies.index[k]), (x, y), offset),
-                textcoords="offset points",
-                ha={-1: "right", 0: "center", 1: "left"}[round(math.cos(angle))],
-                va={-1: "top", 0: "center", 1: "bottom"}[round(math.sin(angle))],
-                fontsize=8.5,
-            )
-            box = label.get_window_extent()
-            with_line = Bbox.union([box, Bbox([points[k], points[k]])])
-            if not with_line.count_overlaps(taken) and _is_free(
-                box, axes.bbox, points[k], np.delete(points, k, axis=0)
-            ):
-                taken.append(with_line)
-                if distance > DISTANCES[0]:
-                    axes.annotate("", (x, y), offset, textcoords="offset points", arrowprops=LEADER)
-                break
-            label.remove()
-
-
-def _is_free(box: Bbox, axes: Bbox, point: NDArray[np.float64], others: NDArray[np.float64]) -> bool:
-    """Whether a name is inside the axes, on its point's side of the diagonal, and covers no point."""
-    left, right, low, high = box.x0 - axes.x0, box.x1 - axes.x0, box.y0 - axes.y0, box.y1 - axes.y0
-    above = point[1] - axes.y0 > point[0] - axes.x0
-    return (
-        (left > 0 and right < axes.width and low > 0 and high < axes.height)
-        and (right < low if above else left > high)
-        and not box.padded(3).count_contains(point[None])
-        and not box.padded(10).count_contains(others)
-    )
+        side: Literal["left", "right"] = "right" if differences[k] > 0 else "left"
+        offset = (-6 if side == "right" else 6, 0)
+        style: dict[str, Any] = {"textcoords": "offset points", "ha": side, "va": "center", "fontsize": 8.5}
+        name = axes.annotate(str(accuracies.index[k]), (x, y), offset, **style)
+        box = name.get_window_extent()
+        outside = box.x0 < axes.bbox.x0 or box.x1 > axes.bbox.x1
+        if outside or box.count_overlaps(taken) or box.padded(3).count_contains(np.delete(points, k, axis=0)):
+            name.remove()
+        else:
+            taken.append(box)
 
 
 def _wrap(text: str, width: int) -> str:

@@ -5,7 +5,6 @@ trained once, with the default settings. The pictures show the class activation 
 series of each class.
 """
 
-import io
 import os
 import statistics
 import tempfile
@@ -16,11 +15,10 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
+from lstm_fcn.benchmarks.formats import parse
 from lstm_fcn.benchmarks.programs import train
 from lstm_fcn.container import artifact
 from lstm_fcn.container.cores import available_cores
-from lstm_fcn.container.csv_header import HEADERLESS
-from lstm_fcn.container.csv_reader import SeriesReader
 from lstm_fcn.serving.predictor import Predictions, Predictor
 from lstm_fcn.training.output.explanations import Example, class_activation_maps
 from lstm_fcn.training.output.style import save
@@ -32,16 +30,6 @@ PROBLEMS = (
 PICTURED = ("GunPoint", "CBF", "Trace")
 MIN_SERIES, ROUNDS = 2000, 5  # of a measurement of the speed
 Series = NDArray[np.float64]
-
-
-def read(data: Path, problem: str, part: str) -> str:
-    return (data / "ucr" / problem / f"{problem}_{part}.tsv").read_text().replace("\t", ",")
-
-
-def parse(text: str) -> tuple[list[str], Series]:
-    """Labels, and series `[N, M, T]`."""
-    blocks = list(SeriesReader(io.BytesIO(text.encode()), "test", columns=HEADERLESS))
-    return [label for block in blocks for label in block.labels], np.concatenate([b.series for b in blocks])
 
 
 def rate(predictor: Predictor, series: Series) -> float:
@@ -96,8 +84,10 @@ def main(pictures: Path | None) -> None:
     print("|---|---|---|---|---|---|---|---|")
     for problem in PROBLEMS:
         with tempfile.TemporaryDirectory() as folder:
-            model = train(Path(folder), read(data, problem, "TRAIN"), {})
-            labels, series = parse(read(data, problem, "TEST"))
+            source = str(data / "ucr" / problem / problem)
+            model = train(Path(folder), Path(f"{source}_TRAIN.tsv").read_text().replace("\t", ","), {})
+            test = parse(Path(f"{source}_TEST.tsv").read_bytes(), "tsv", problem)
+            labels, series = test.labels, test.series
             found = compare(problem, model, labels, series)
             if pictures and problem in PICTURED:
                 figure = class_activation_maps(first_of_each_class(model, labels, series, found), problem)

@@ -69,7 +69,6 @@ class Server:
     url: str
     process: "subprocess.Popen[str]"
     log: Path
-    start_seconds: float  # to the first good /ping
 
     def workers(self) -> list[int]:
         return list(descendants(self.process.pid))
@@ -81,13 +80,12 @@ def running(command: list[str], root: Path, settings: Mapping[str, str]) -> Iter
     port = str(free_port())
     ports = {"SAGEMAKER_BIND_TO_PORT": port, "PORT": port}  # gunicorn itself reads PORT
     log = root / "server.log"
-    started = time.perf_counter()
     with log.open("wb") as file:  # reading a pipe would take time from the server's cores
         variables = environment(root, {**settings, **ports})
         process = subprocess.Popen(command, cwd=ROOT, env=variables, stdout=file, stderr=subprocess.STDOUT, text=True)
     try:
         wait_until_healthy(f"http://127.0.0.1:{port}", process)
-        yield Server(f"http://127.0.0.1:{port}", process, log, time.perf_counter() - started)
+        yield Server(f"http://127.0.0.1:{port}", process, log)
     finally:
         kill_tree(process)
 
@@ -96,32 +94,21 @@ def running(command: list[str], root: Path, settings: Mapping[str, str]) -> Iter
 class Way:
     """A way to serve, and what was measured of its servers."""
 
-    name: str
     command: list[str]
-    settings: dict[str, str] = field(default_factory=dict)
-    start_seconds: list[float] = field(default_factory=list)
+    settings: Mapping[str, str] = field(default_factory=dict)
+    start_seconds: list[float] = field(default_factory=list)  # to the first good /ping
     worker_megabytes: list[float] = field(default_factory=list)  # the largest worker after each case
     first_line: str = ""  # of the log
 
     @contextmanager
     def serve(self, root: Path) -> Iterator[str]:
         """Run a server of the model in `root`/model; gives the URL for predictions."""
+        started = time.perf_counter()
         with running(self.command, root, self.settings) as server:
-            self.start_seconds.append(server.start_seconds)
+            self.start_seconds.append(time.perf_counter() - started)
             yield f"{server.url}/invocations"
             self.worker_megabytes.append(max(map(resident_megabytes, server.workers())))
             self.first_line = server.log.read_text().partition("\n")[0]
-
-
-def ways(precision: str | None) -> tuple[Way, Way]:
-    """Ours and the plain way."""
-    ours = Way("ours", [sys.executable, "-m", "lstm_fcn.serving"])
-    if precision:
-        ours.settings["LSTM_FCN_PRECISION"] = precision
-    workers = ["--workers", str(available_cores()), "--worker-class", "sync", "--timeout", "60"]
-    return ours, Way(
-        "plain", [sys.executable, "-m", "gunicorn", *workers, "lstm_fcn.benchmarks.plain_server:application()"]
-    )
 
 
 def train_model(root: Path) -> Path:
@@ -226,14 +213,17 @@ def compare_servers(ours: Way, plain: Way) -> None:
 def main(seconds: int, precision: str | None) -> None:
     if shutil.which("wrk") is None:
         raise SystemExit("wrk is missing: apt-get install wrk")
-    both = ways(precision)
+    ours = Way([sys.executable, "-m", "lstm_fcn.serving"], {"LSTM_FCN_PRECISION": precision} if precision else {})
+    workers = ["--workers", str(available_cores()), "--worker-class", "sync", "--timeout", "60"]
+    plain = Way([sys.executable, "-m", "gunicorn", *workers, "lstm_fcn.benchmarks.plain_server:application()"])
+    both = ours, plain
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         train_model(root)
         check_labels(both, root, exact=precision != "bfloat16")
-        print(f"{available_cores()} core(s), shared with the load generator. Ours: {both[0].first_line}\n", flush=True)
+        print(f"{available_cores()} core(s), shared with the load generator. Ours: {ours.first_line}\n", flush=True)
         errors = compare_loads(both, root, seconds)
-        compare_servers(*both)
+        compare_servers(ours, plain)
     if errors:
         raise SystemExit(f"{errors} request(s) failed")
 

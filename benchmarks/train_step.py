@@ -148,15 +148,21 @@ def main() -> None:
     for length, batch_size in STEP_CASES:
         series, labels = random_series(batch_size, length)
         on_device = series.to(device), labels.to(device)
-        ways = {name: functools.partial(step, *on_device) for name, step in make_steps(length, device).items()}
-        compare(f"length {length}, batch {batch_size}", ways, device)
+        steps = make_steps(length, device)
+        compare(
+            f"length {length}, batch {batch_size}",
+            {name: functools.partial(step, *on_device) for name, step in steps.items()},
+            device,
+        )
     print("\n| one epoch | plain | ours, float32 | ours, bfloat16 |\n|---|---|---|---|")
     for length, count, batch_size in EPOCH_CASES:
         series, labels = random_series(count, length)
         on_device = series.to(device), labels.to(device)
         plain, *ours = make_steps(length, device).items()
-        ways = {name: functools.partial(our_epoch, step, *on_device, batch_size) for name, step in ours}
-        ways |= {"plain": functools.partial(plain_epoch, plain[1], series, labels, batch_size)}
+        ways: dict[str, Callable[[], object]] = {
+            "plain": functools.partial(plain_epoch, plain[1], series, labels, batch_size)
+        }
+        ways |= {name: functools.partial(our_epoch, step, *on_device, batch_size) for name, step in ours}
         compare(f"{count} series of {length}, batch {batch_size}", ways, device)
     if device.type == "cuda":
         print("\n| one step on the GPU | eager | as a graph | eager / graph |\n|---|---|---|---|")

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from lstm_fcn.benchmarks.programs import PROGRAMS, endpoint, environment
+from lstm_fcn.benchmarks.programs import PROGRAMS, endpoint, environment, prepare_job
 
 DATA = Path(os.path.relpath(Path(__file__).parent))
 HYPERPARAMETERS = {"epochs": "60"}  # instead of 200, to be quick; everything else has its default
@@ -21,7 +21,10 @@ def main(folder: Path) -> None:
     """Run everything below `folder`: an /opt/ml tree in `ml`, the predictions in `predictions`."""
     ml = folder / "ml"
     print(f"== 1. Training on {DATA}/training (hyperparameters: {json.dumps(HYPERPARAMETERS)})", flush=True)
-    prepare_job(ml)
+    shutil.rmtree(ml, ignore_errors=True)
+    prepare_job(ml, (DATA / "training/train.csv").read_text(), HYPERPARAMETERS)
+    (ml / "input/data/validation").mkdir()
+    shutil.copy(DATA / "training/valid.csv", ml / "input/data/validation")
     subprocess.run([PROGRAMS / "train"], env=environment(ml), check=True)
 
     rows = (DATA / "inference/input/test_data.csv").read_bytes().splitlines(keepends=True)
@@ -45,16 +48,6 @@ def main(folder: Path) -> None:
         f"To change hyperparameters, edit {ml / 'input/config/hyperparameters.json'}; `train --help` lists them.\n"
         "The README shows the same with Docker."
     )
-
-
-def prepare_job(ml: Path) -> None:
-    """Create the input of a training job, as the platform would."""
-    shutil.rmtree(ml, ignore_errors=True)
-    for channel, name in (("training", "train.csv"), ("validation", "valid.csv")):
-        (ml / "input/data" / channel).mkdir(parents=True)
-        shutil.copy(DATA / "training" / name, ml / "input/data" / channel)
-    (ml / "input/config").mkdir()
-    (ml / "input/config/hyperparameters.json").write_text(json.dumps(HYPERPARAMETERS, indent=2) + "\n")
 
 
 def predict(ml: Path, rows: list[bytes], rows_per_request: int, output: Path, **settings: str) -> None:

@@ -7,7 +7,6 @@ returns when the job has ended.
 
 import itertools
 import re
-import socket
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import boto3
 from botocore import xform_name
 from sagemaker.core.local import LocalSession, image
 
+from lstm_fcn.benchmarks.programs import free_port
 from lstm_fcn.client.sagemaker.account import Account, NotFoundError
 from lstm_fcn.client.sagemaker.request import Request, join
 from lstm_fcn.container.errors import UserError
@@ -141,13 +141,10 @@ class LocalAccount(Account):
         """An SDK client for a job or endpoint, with its own folder and port."""
         root = self.containers / name
         root.mkdir(parents=True)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
         # Placeholder keys, because the SDK passes the keys to the containers.
         keys = {"aws_access_key_id": "local", "aws_secret_access_key": "local"}
         session = LocalSession(boto3.Session(**keys, region_name="eu-west-1"), sagemaker_config=NO_TELEMETRY)
-        session.config = {"local": {"container_root": str(root), "serving_port": port}}
+        session.config = {"local": {"container_root": str(root), "serving_port": free_port()}}
         self.sessions[name], self.logs[name], self.started = session, [], name
         return session.sagemaker_client
 
