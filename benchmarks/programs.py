@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -43,6 +44,16 @@ def without_labels(text: str) -> str:
 
 
 # Processes
+
+
+class Process(Protocol):
+    """What is needed of `subprocess.Popen`."""
+
+    @property
+    def pid(self) -> int: ...
+    def poll(self) -> int | None: ...
+    def wait(self, timeout: float | None = None) -> int: ...
+    def send_signal(self, number: int, /) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -91,7 +102,7 @@ def descendants(process: int) -> Iterator[int]:
             yield from descendants(child)
 
 
-def kill_tree(process: "subprocess.Popen[str]") -> None:
+def kill_tree(process: Process) -> None:
     """Kill a program and everything that it has started, as the end of a container does."""
     if process.poll() is None:
         process.send_signal(signal.SIGSTOP)  # so that it starts no further process
@@ -177,7 +188,7 @@ def free_port() -> int:
     return port
 
 
-def wait_until_healthy(url: str, process: "subprocess.Popen[str] | None" = None) -> None:
+def wait_until_healthy(url: str, process: Process | None = None) -> None:
     """Wait for the first successful /ping.
 
     Raises:

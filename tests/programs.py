@@ -275,12 +275,12 @@ class Background:
     def finish(self) -> Result:
         """Wait for the program to end by itself."""
         try:
-            self.process.wait(TIMEOUT)
+            code = self.process.wait(TIMEOUT)
         finally:
             self.kill()
         for reader in self._readers:
             reader.join()
-        return Result(self.process.returncode, "".join(self.lines), "".join(self._errors))
+        return Result(code, "".join(self.lines), "".join(self._errors))
 
 
 def offer_pipe(path: Path, data: bytes, delay: float = 0.0) -> threading.Thread:

@@ -20,7 +20,7 @@ def distributions(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ".*", "__pycache__", "*.egg-info", "build", "demo", "job", "my", "results", "tests"
     )
     source = shutil.copytree(PROJECT, folder / "source", symlinks=True, ignore=ignored)
-    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, source]
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(source)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
     return folder

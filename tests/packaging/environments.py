@@ -32,7 +32,7 @@ class Environment:
         excluded = folder.with_suffix(".excluded")
         excluded.write_text((PROJECT / "requirements" / "excluded.txt").read_text() + "torch\n")
         subprocess.run([*UV, "venv", "--python", sys.executable, folder], check=True)
-        install = [*UV, "pip", "install", "--python", folder / "bin" / "python", "--excludes", excluded]
+        install = [*UV, "pip", "install", "--python", str(folder / "bin" / "python"), "--excludes", str(excluded)]
         subprocess.run([*install, *options, *requirements], check=True)
         if torch:
             subprocess.run([*install, *TORCH_NEEDS], check=True)

@@ -93,10 +93,11 @@ def test_extra_serve(install: Install, folder: Path) -> None:
     assert len(predictions.splitlines()) == len(SERIES.read_text().splitlines())  # both have a header
     (folder / "input").mkdir()
     (folder / "input" / "series.csv").write_bytes(SERIES.read_bytes())
-    environment.run(folder, "lstm-fcn", "transform", "--model", MODEL, "input", "output")
+    environment.run(folder, "lstm-fcn", "transform", MODEL, "input", "output")
     assert [path.read_text() for path in (folder / "output").iterdir()] == [predictions]
     port = free_port()
-    command = [environment.program("lstm-fcn"), "serve", MODEL, "--port", str(port), "--workers", "1"]
+    options = ["--port", str(port), "--workers", "1"]
+    command: list[str | Path] = [environment.program("lstm-fcn"), "serve", MODEL, *options]
     with subprocess.Popen(command, cwd=folder, env=variables(), stdout=subprocess.DEVNULL) as process:
         try:
             address = f"http://127.0.0.1:{port}"
