@@ -297,7 +297,7 @@ class TestBadSettings:
         (empty.root / "input/data/train").mkdir(parents=True)
         folder = empty.root / "input/data/train"
         assert_refused(missing, "Channel training (or train) is missing; channels found: validation.")
-        assert_refused(empty, f"Channel train has no data: {folder} holds no file with content.")
+        assert_refused(empty, f"Channel train has no data: {folder} contains no files with content.")
 
     @pytest.mark.checklist("23: another content type or input mode is refused, and the supported ones are named")
     @pytest.mark.parametrize(
