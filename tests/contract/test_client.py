@@ -231,4 +231,4 @@ class TestWrongInput:
         (folder / "empty.csv").touch()
         result = call(capsys, "train", "--training", "empty.csv", "--output", "no-model")
         assert result.code == 2
-        assert "Error: Channel training has no data: empty.csv holds no file with content" in result.stderr
+        assert "Error: Channel training has no data: empty.csv contains no files with content" in result.stderr

@@ -115,7 +115,7 @@ def test_classes_are_in_the_order_in_which_a_model_has_them(tmp_path: Path) -> N
     assert convert(tmp_path, train, train, ".tsv")[2].classes == ["-1", "2", "10"]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=5, max_size=20))
 def test_numbers_come_back_from_the_csv_as_they_are(tmp_path_factory: pytest.TempPathFactory, row: list[float]) -> None:
     text = "\t".join(map(repr, row))

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, roc_auc_score
 from torch import Tensor
@@ -58,7 +58,6 @@ def predictions(draw: st.DrawFn, independent: bool) -> tuple[Tensor, Tensor]:
     return logits, torch.from_numpy(rng.integers(0, draw(st.integers(1, classes)), size=rows))
 
 
-@settings(deadline=None)  # the cores may be busy
 @given(predictions(independent=False) | predictions(independent=True))
 def test_scores_equal_those_of_scikit_learn(case: tuple[Tensor, Tensor]) -> None:
     logits, labels = case
@@ -94,7 +93,6 @@ def test_one_target_is_scored_as_two_classes(seed: int) -> None:
     assert measure_scores(logits.sigmoid(), labels.long(), threshold=0.5) == pytest.approx(expected)
 
 
-@settings(deadline=None)
 @given(predictions(independent=False) | predictions(independent=True), st.integers(1, 3))
 def test_rows_of_all_processes_are_scored_together(case: tuple[Tensor, Tensor], size: int) -> None:
     logits, labels = case

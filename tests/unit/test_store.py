@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from numpy.typing import NDArray
@@ -28,7 +28,6 @@ def collect(blocks: list[NDArray[np.float32]], limit: int) -> MappedArray:
     return collected.finish()
 
 
-@settings(deadline=None)  # the cores may be busy
 @given(blocks_of_numbers, st.integers(0, 200))
 def test_a_store_in_a_file_holds_what_one_in_memory_holds(blocks: list[NDArray[np.float32]], limit: int) -> None:
     mapped, plain = collect(blocks, limit), collect(blocks, 10**9)
