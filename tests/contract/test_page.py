@@ -323,7 +323,7 @@ def test_a_large_file_goes_in_pieces(page: Page, sites: dict[str, Site], tmp_pat
         [float(cell) if cell else "" for cell in lines[2].split(",")]
     ]
     choose(page, text + header + "\r\n" + lines[0].replace("0", "x", 1))
-    expect(page.locator("#message")).to_contain_text("series.csv, row 16005, column 1 is 'x.")
+    expect(page.locator("#message")).to_contain_text("series.csv, row 16005, column 1 is '-x.")
     expect(page.locator("#summary")).to_contain_text(", incomplete.")
 
 

@@ -344,7 +344,7 @@ class TestBadSettings:
 
     @pytest.mark.checklist("41: a model that does not fit on the disk is no success")
     def test_a_full_disk(self, job: TrainingJob, mount: Mount) -> None:
-        mount(job.model, "size=8k")
+        mount(job.model, "size=4k")
         assert_was_refused(job, job.run(), "model.onnx cannot be written: No space left on device")
         assert list(job.model.iterdir()) == []
 
