@@ -379,7 +379,7 @@ def test_our_own_fault_has_another_exit_code_and_its_traceback_in_the_log_only(j
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = str(job.root / "broken")
     try:
-        result = job.run()
+        result = job.run(program=True)
     finally:
         os.environ.pop("PYTHONPATH") if before is None else os.environ.update(PYTHONPATH=before)
     assert result.code == AlgorithmError.exit_code
@@ -392,7 +392,7 @@ class TestStop:
 
     @pytest.fixture
     def endless(self, job: TrainingJob) -> Iterator[Background]:
-        background = job.prepare(epochs="20000").start()
+        background = job.prepare(epochs="20000").start(program=True)
         yield background
         background.kill()
         background.finish()
@@ -411,7 +411,7 @@ class TestStop:
     def test_before_the_first_step_nothing_is_written(self, job: TrainingJob) -> None:
         # The job waits for a pipe that never appears, so the signal always comes before the first step.
         job.write("input/config/inputdataconfig.json", {"training": {"TrainingInputMode": "Pipe"}})
-        background = job.prepare(epochs="20000").start()
+        background = job.prepare(epochs="20000").start(program=True)
         background.wait_for("hyperparameters: ")
         background.terminate()
         assert background.finish().code == 143
