@@ -22,9 +22,9 @@ demo: install
 test: lint
 	$(BIN)/pytest -n auto --dist loadfile
 
-# The checks, the unit tests, one training and one request, in under two minutes.
+# The checks, the unit tests but for slow ones, one training and one request.
 test-fast: lint
-	$(BIN)/pytest -n auto --dist loadfile tests/unit tests/contract -m "quick"
+	$(BIN)/pytest -n auto --dist loadfile tests/unit tests/contract/test_end_to_end.py -m "not slow"
 
 # Line and branch coverage of all tests except the image tests, including the programs that they start.
 coverage: install

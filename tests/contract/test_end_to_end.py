@@ -2,13 +2,10 @@
 
 from pathlib import Path
 
-import pytest
-
 from lstm_fcn.benchmarks.programs import endpoint, labelled_csv, without_labels
 from tests.programs import TrainingJob, assert_succeeded
 
 
-@pytest.mark.quick
 def test_a_trained_model_predicts_the_classes_of_its_series(tmp_path: Path) -> None:
     job = TrainingJob(tmp_path).prepare(epochs="60", lr="0.02")
     assert_succeeded(job, job.run(program=True))

@@ -15,6 +15,8 @@ from lstm_fcn.benchmarks.results import COLUMNS, Row, append_result, read_result
 from lstm_fcn.client.__main__ import main
 from lstm_fcn.container.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def problems(tmp_path: Path) -> Path:

@@ -11,6 +11,8 @@ from scipy import stats  # type: ignore[import-untyped]
 from lstm_fcn.benchmarks import compare, report, statistics
 from lstm_fcn.client.__main__ import main
 
+pytestmark = pytest.mark.slow
+
 # Demsar (2006), table 6. The paper's ranks tell the last two of row 13 apart, which it prints as 0.975 both.
 DEMSAR = pd.DataFrame(
     [

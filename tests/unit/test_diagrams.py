@@ -7,6 +7,8 @@ from matplotlib.text import Text
 from lstm_fcn.benchmarks import diagrams
 from lstm_fcn.training.output.style import BLUE, png
 
+pytestmark = pytest.mark.slow
+
 
 def texts(figure: Figure) -> list[str]:
     return [text.get_text() for text in figure.findobj(Text) if isinstance(text, Text)]

@@ -19,6 +19,8 @@ from lstm_fcn.training import export
 from lstm_fcn.training.export import export_graph, export_weights, largest_difference
 from lstm_fcn.training.network.model import LSTMFCN, Classifier, Ensemble, Scaler
 
+pytestmark = pytest.mark.slow
+
 LENGTH = 24
 AGREEMENT = 2e-6
 SMALL: dict[str, Any] = {"hidden_size": 3, "filters": (4, 6, 5)}
