@@ -9,7 +9,8 @@ install: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml $(wildcard requirements/*.txt)
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --no-deps -r requirements/dev.txt -r requirements/engine.txt
+	$(BIN)/pip install --quiet $(shell grep -o '^uv==[0-9.]*' requirements/dev.txt)
+	$(BIN)/uv pip install --quiet --no-deps --python $(BIN)/python -r requirements/dev.txt -r requirements/engine.txt
 	$(BIN)/pip install --quiet -r requirements/torch.txt
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@

@@ -169,8 +169,8 @@ def environment(version: str) -> Path:
     content = f"# Python {sys.version}\n{requirements.read_text()}"
     if not installed.exists() or installed.read_text() != content:
         run(sys.executable, "-m", "venv", "--clear", "--without-pip", folder)
-        options = ["--quiet", "--no-deps", "--no-compile"]  # every package is named there
-        run(sys.executable, "-m", "pip", "--python", python, "install", *options, "-r", requirements)
+        options = ["--quiet", "--no-deps", "--python", python]  # every package is named there
+        run(sys.executable, "-m", "uv", "pip", "install", *options, "-r", requirements)
         # Of their many modules those are compiled that will be imported, by a user who may not write there.
         run(python, "-c", f"import {program(version)}", env=VARIABLES)
         installed.write_text(content)
