@@ -169,7 +169,7 @@ def environment(version: str) -> Path:
     content = f"# Python {sys.version}\n{requirements.read_text()}"
     if not installed.exists() or installed.read_text() != content:
         run(sys.executable, "-m", "venv", "--clear", "--without-pip", folder)
-        options = ["--quiet", "--no-deps", "--python", python]  # every package is named there
+        options = ["--quiet", "--no-deps", "--python", str(python)]  # every package is named there
         run(sys.executable, "-m", "uv", "pip", "install", *options, "-r", requirements)
         # Of their many modules those are compiled that will be imported, by a user who may not write there.
         run(python, "-c", f"import {program(version)}", env=VARIABLES)
