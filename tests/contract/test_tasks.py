@@ -142,7 +142,7 @@ class TestTraining:
             f"{header},y\n{row},1\n": "request, row 1 has column 'y'; its header must name x0, x1, x2, ... x5.",
             f"{header[3:]}\n{row[2:]}\n": "request, row 1 lacks column 'x0'; its header must name x0, x1, x2, ... x5.",
             f"x0,{header}\n0,{row}\n": "request, row 1, column 2 names 'x0' twice",
-            f"{header},time\n{row},1\n": "request, row 1, column 7 names 'time'; the columns of a header must",
+            f"{header},time\n{row},1\n": "request, row 1, column 7 names 'time'; column names must",
             f"{header}\n{row}\n{row},1\n": "request, row 3 has 7 cells, but the header names 6 columns",
             f"{header}\n{row[:-1]}\n": "request, row 2, column 6 is empty",
         }
@@ -176,8 +176,8 @@ class TestRefusals:
     def test_header_forms(self, tmp_path: Path) -> None:
         rows = "0,1,2\n1,2,3\n"
         cases = {
-            f"label,x0,x1\n{rows}": "train.csv, row 1, column 1 names 'label'; the columns of a header must "
-            "start with y (targets) or x (values), and files without such names have no header, so remove that row.",
+            f"label,x0,x1\n{rows}": "train.csv, row 1, column 1 names 'label'; column names must start "
+            "with y (targets) or x (values); without such columns, remove the header.",
             f"y,x0,x0\n{rows}": "train.csv, row 1, column 3 names 'x0' twice.",
             f"x0,x1,x2\n{rows}": "row 1 is a header without columns of targets (y...).",
             f"y0,y1,y2\n{rows}": "row 1 is a header without columns of values (x...).",
@@ -185,7 +185,7 @@ class TestRefusals:
             "y,x0,x1\n0,1,2\n1,2\n": "train.csv, row 3 has 2 cells, but the header names 3 columns.",
             "y,x0,x1\n0,1,2\n1,2,one\n": "train.csv, row 3, column 3 is 'one'; every value must be a finite number.",
             "y,x0,x1\n0,1,2\n,2,3\n": "train.csv, row 3, column 1 is empty",
-            "y,x0,x1\n0,1,2\n0,2,3\n": "No target changes in the training data: each of 'y' is always the same.",
+            "y,x0,x1\n0,1,2\n0,2,3\n": "The target columns 'y' are constant in the training data; nothing to learn.",
             "y,x0,x1\n": "Channel training has no data",
         }
         assert_all_refused(
@@ -210,7 +210,11 @@ class TestRefusals:
         three = "y_a,y_b,y_c,x0,x1\n1,0,0,1,2\n0,1,0,2,3\n0,0,1,3,4\n"
         cases = [
             ("regression", labelled_csv(), "task=regression must be auto, binary, multiclass or multilabel."),
-            ("multilabel", labelled_csv(), "task=multilabel needs a header: a column of 0 and 1 for each target"),
+            (
+                "multilabel",
+                labelled_csv(),
+                "task=multilabel needs a header and target columns: a column of 0 and 1 for each class",
+            ),
             (
                 "binary",
                 labelled_csv(labels=("a", "b", "c")),
@@ -221,12 +225,16 @@ class TestRefusals:
                 three,
                 "task=binary needs one or two target columns, but there are 3: 'y_a', 'y_b', 'y_c'.",
             ),
-            ("multiclass", single(6), "task=multiclass needs a target column for each class, but there is y only."),
+            (
+                "multiclass",
+                single(6),
+                "task=multiclass needs a target column for each class, but y is the only target column.",
+            ),
             (
                 "multiclass",
                 three + "1,1,0,3,4\n",
-                "train.csv, row 5: exactly one of the columns 'y_a', 'y_b', 'y_c' must be 1, as task=multiclass has "
-                "one class a row; task=multilabel takes any number.",
+                "train.csv, row 5: exactly one of the columns 'y_a', 'y_b', 'y_c' must be 1, because task=multiclass "
+                "allows one class per row; use task=multilabel to allow any number.",
             ),
         ]
         jobs = [TrainingJob(tmp_path / str(k)).prepare(text, task=task) for k, (task, text, _) in enumerate(cases)]
