@@ -54,7 +54,7 @@ class Checkpoints:
             UserError: the folder cannot be written to, or the disk is full.
         """
         tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in checkpoint.tensors.items()}
-        state = json.dumps({"fingerprint": self.fingerprint, **checkpoint.state}, sort_keys=True)
+        state = json.dumps({"fingerprint": self.fingerprint, **checkpoint.state})
         content = save(tensors, {"state": state, "sha256": _digest(tensors, state)})
         path = self.folder / f"{PREFIX}{name}{SUFFIX}"
         try:
