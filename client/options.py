@@ -63,7 +63,7 @@ def read_hyperparameters(path: Path) -> dict[str, str]:
     return {name: "" if value is None else str(value) for name, value in content.items()}
 
 
-def _type(parameter: Parameter) -> click.ParamType[Any]:
+def _type(parameter: Parameter) -> "click.ParamType[Any]":  # generic since click 8.2
     if parameter.kind == "choice":
         return click.Choice(parameter.choices, case_sensitive=False)
     if parameter.kind == "integer":

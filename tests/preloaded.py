@@ -16,8 +16,6 @@ _context.set_forkserver_preload(
         "lstm_fcn.training.job",
         "lstm_fcn.training.output.report",
         "lstm_fcn.training.output.summary",
-        "onnxscript",
-        "torch._dynamo",
     ]
 )
 

@@ -37,6 +37,6 @@ def test_training_serving_and_tuning_with_the_lowest_versions(wheel: Path, folde
     environment.run(folder, "lstm-fcn", "train", *data, "--output", "model", *SETTINGS)
     environment.run(folder, "lstm-fcn", "evaluate", "model", DATA / "valid.csv")
     environment.run(folder, "lstm-fcn", "visualize", "model", DATA / "valid.csv", "pictures")
-    settings = ("--trials", "1", "--workers", "1", "--range", "lr=0.001:0.01:log", "--set", "epochs=1")
-    environment.run(folder, "lstm-fcn", "tune", *data, "--output", "search", *settings)
+    settings = ("--trials", "1", "--workers", "1", "--range", "lr=0.001:0.01:log")
+    environment.run(folder, "lstm-fcn", "tune", *data, "--output", "search", *settings, *SETTINGS)
     environment.run(folder, "lstm-fcn", "sagemaker", "--help")

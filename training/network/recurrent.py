@@ -15,8 +15,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-ATTENTION_OPERATOR = "lstm_fcn::AttentionLSTM"  # in a graph until `training.export` replaces it by a loop
-
 
 def make_layer(kind: str, features: int, hidden_size: int, steps: int, last: bool) -> nn.Module:
     """Create a recurrent layer.
@@ -40,9 +38,7 @@ class _Layer:
     weight_hh_l0: nn.Parameter
     bias_ih_l0: nn.Parameter
     bias_hh_l0: nn.Parameter
-    operator: str  # in ONNX
-    gates: tuple[int, ...]  # torch's gates in the order of ONNX
-    attributes: dict[str, int]
+    hidden_size: int
 
     def __init__(self, features: int, hidden_size: int, steps: int, last: bool) -> None:
         super().__init__(features, hidden_size, batch_first=True)  # type: ignore[call-arg]  # nn.RNNBase follows
@@ -60,40 +56,16 @@ class _Layer:
             gates = F.linear(sequence[:, 0], self.weight_ih_l0, self.bias_ih_l0 + self.bias_hh_l0)
             output = self.first_output(gates)
             return output if self.last else output.unsqueeze(1)
-        exporting = torch.onnx.is_in_onnx_export()
-        outputs = self._as_onnx(sequence) if exporting else super().forward(sequence)[0]  # type: ignore[misc]
+        outputs: Tensor = super().forward(sequence)[0]  # type: ignore[misc]
         return outputs[:, -1] if self.last else outputs
 
     def first_output(self, gates: Tensor) -> Tensor:
         """Output of the first step from a zero state: `[B, gates * hidden_size]` to `[B, hidden_size]`."""
         raise NotImplementedError
 
-    def _as_onnx(self, sequence: Tensor) -> Tensor:
-        """The operator of ONNX; torch's exporter would unroll all steps."""
-
-        def order(weights: Tensor) -> Tensor:
-            parts = weights.chunk(len(self.gates))
-            return torch.cat([parts[k] for k in self.gates]).unsqueeze(0)
-
-        biases = torch.cat([order(self.bias_ih_l0), order(self.bias_hh_l0)], dim=1)
-        hidden_size = self.weight_hh_l0.shape[1]
-        outputs = torch.onnx.ops.symbolic(
-            self.operator,
-            (sequence.transpose(0, 1), order(self.weight_ih_l0), order(self.weight_hh_l0), biases),
-            attrs={"hidden_size": hidden_size, **self.attributes},
-            dtype=torch.float32,
-            shape=(self.steps, 1, sequence.shape[0], hidden_size),
-            version=18,
-        )
-        # Not `outputs[:, 0].transpose(0, 1)`: if several recurrences read one sequence, OpenVINO computes all but the
-        # last one incorrectly if it finds its own order of the axes before and after them.
-        return outputs.permute(2, 0, 1, 3)[:, :, 0]
-
 
 class LSTM(_Layer, nn.LSTM):  # type: ignore[misc]
     """An LSTM layer."""
-
-    operator, gates, attributes = "LSTM", (0, 3, 1, 2), {}
 
     def __init__(self, features: int, hidden_size: int, steps: int = 1, last: bool = True) -> None:
         super().__init__(features, hidden_size, steps, last)
@@ -107,8 +79,6 @@ class LSTM(_Layer, nn.LSTM):  # type: ignore[misc]
 class GRU(_Layer, nn.GRU):  # type: ignore[misc]
     """A GRU layer, in the variant of torch and cuDNN, where the reset gate is applied after the product."""
 
-    operator, gates, attributes = "GRU", (1, 0, 2), {"linear_before_reset": 1}
-
     def __init__(self, features: int, hidden_size: int, steps: int = 1, last: bool = True) -> None:
         super().__init__(features, hidden_size, steps, last)
 
@@ -119,8 +89,6 @@ class GRU(_Layer, nn.GRU):  # type: ignore[misc]
 
 class RNN(_Layer, nn.RNN):  # type: ignore[misc]
     """A plain recurrent layer with tanh."""
-
-    operator, gates, attributes = "RNN", (0,), {}
 
     def __init__(self, features: int, hidden_size: int, steps: int = 1, last: bool = True) -> None:
         super().__init__(features, hidden_size, steps, last)
@@ -159,6 +127,7 @@ class AttentionLSTM(nn.Module):
 
     def __init__(self, features: int, hidden_size: int, steps: int = 1, last: bool = True) -> None:
         super().__init__()
+        self.hidden_size = hidden_size
         self.steps = steps
         self.last = last
         shapes = {"weight_ih": (4 * hidden_size, features), "weight_hh": (4 * hidden_size, hidden_size)}
@@ -179,7 +148,7 @@ class AttentionLSTM(nn.Module):
         if self.steps == 1:
             output = _lstm_cell(self._read_input(sequence) + F.linear(sequence, self.weight_context), None)[0]
             return output[:, 0] if self.last else output
-        outputs = self._as_onnx(sequence) if torch.onnx.is_in_onnx_export() else self._run(sequence)[0]
+        outputs = self._run(sequence)[0]
         return outputs[:, -1] if self.last else outputs
 
     def attend(self, sequence: Tensor) -> Attention:
@@ -204,28 +173,6 @@ class AttentionLSTM(nn.Module):
 
     def _read_input(self, sequence: Tensor) -> Tensor:
         return F.linear(sequence, self.weight_ih, self.bias)
-
-    def _as_onnx(self, sequence: Tensor) -> Tensor:
-        """One operator for all steps, which `training.export` defines."""
-        hidden_size = self.attention_score.shape[0]
-        start = sequence.new_zeros(sequence.shape[0], hidden_size)
-        outputs = torch.onnx.ops.symbolic(
-            ATTENTION_OPERATOR,
-            (
-                start,
-                self._read_input(sequence).transpose(0, 1),
-                sequence,
-                F.linear(sequence, self.attention_input, self.attention_bias),
-                self.weight_hh.t(),
-                self.weight_context.t(),
-                self.attention_hidden.t(),
-                self.attention_score.unsqueeze(1),
-            ),
-            dtype=torch.float32,
-            shape=(self.steps, sequence.shape[0], hidden_size),
-            version=1,
-        )
-        return outputs.transpose(0, 1)
 
 
 class Dense(nn.Linear):
