@@ -4,7 +4,6 @@ import logging
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.model_selection import train_test_split
 
 from lstm_fcn.container.errors import UserError
 from lstm_fcn.training.distributed import Group
@@ -29,6 +28,8 @@ def draw_validation_rows(labels: NDArray[np.generic], fraction: float, seed: int
     Raises:
         UserError: the share is less than one series in every process.
     """
+    from sklearn.model_selection import train_test_split  # takes a second that most jobs need not wait
+
     _, strata, counts = np.unique(labels, axis=0, return_inverse=True, return_counts=True)
     strata = strata.reshape(-1)
     common = np.flatnonzero(counts[strata] > 1)
