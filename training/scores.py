@@ -2,9 +2,9 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from lstm_fcn.training.distributed import Group
@@ -54,7 +54,7 @@ def measure_scores(
         ranking = group.gather_rows(outputs if independent else outputs[:, 1:] - outputs[:, :1])
         positive = group.gather_rows(truth if independent else truth[:, None]) > 0.5
         areas = [
-            float(roc_auc_score(positive[:, k].numpy(), ranking[:, k].numpy()))
+            _area(ranking[:, k].numpy(), positive[:, k].numpy())
             for k in range(ranking.shape[1])
             if 0 < positive[:, k].sum() < len(positive)
         ]
@@ -83,3 +83,12 @@ def _score_independent(predicted: Tensor, truth: Tensor, group: Group) -> dict[s
         "balanced_accuracy": float(recalls.nanmean(dim=0).mean()),
         "f1": float((2 * right / (true + guessed).clamp(min=1)).mean()),
     }
+
+
+def _area(ranking: NDArray[Any], positive: NDArray[np.bool_]) -> float:
+    """Area under the ROC curve: the share of pairs of a positive and a negative row that are in the right order."""
+    _, places, counts = np.unique(ranking, return_inverse=True, return_counts=True)
+    ranks = (counts.cumsum() - (counts - 1) / 2)[places]  # equal rows share the mean of their ranks
+    count = int(positive.sum())
+    above = float(ranks[positive].sum()) - count * (count + 1) / 2
+    return above / (count * (len(positive) - count))

@@ -6,7 +6,6 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import confusion_matrix, multilabel_confusion_matrix, precision_recall_fscore_support
 
 from lstm_fcn.training.output.explanations import Example
 
@@ -47,22 +46,21 @@ class Evaluation:
 
     def confusion(self) -> NDArray[np.int64]:
         """Counts by true and predicted class, `[C, C]`; for independent classes `[C, 2, 2]`."""
-        count = multilabel_confusion_matrix if self.independent else confusion_matrix
-        found: NDArray[np.int64] = count(*self._labels(), labels=self._label_values())
-        return found
+        size = len(self.classes)
+        if not self.independent:
+            return np.bincount(self.truth * size + self.predictions, minlength=size * size).reshape(size, size)
+        cells = 4 * np.arange(size) + 2 * self.truth + self.predictions
+        return np.bincount(cells.reshape(-1), minlength=4 * size).reshape(size, 2, 2)
 
     def scores(self) -> NDArray[np.float64]:
         """Precision, recall, F1 and number of rows of each class, `[C, 4]`; NaN where undefined."""
-        found = precision_recall_fscore_support(*self._labels(), labels=self._label_values(), zero_division=np.nan)
-        return np.stack(found, axis=1).astype(np.float64)
-
-    def _labels(self) -> tuple[NDArray[np.integer], NDArray[np.int64]]:
-        """Truth and predictions for scikit-learn, which takes a single target as one column."""
-        single = self.independent and len(self.classes) == 1
-        return (self.truth[:, 0], self.predictions[:, 0]) if single else (self.truth, self.predictions)
-
-    def _label_values(self) -> list[int]:
-        return [1] if self.independent and len(self.classes) == 1 else list(range(len(self.classes)))
+        counts = self.confusion()
+        if self.independent:
+            right, true, predicted = counts[:, 1, 1], counts[:, 1].sum(axis=1), counts[:, :, 1].sum(axis=1)
+        else:
+            right, true, predicted = counts.diagonal(), counts.sum(axis=1), counts.sum(axis=0)
+        with np.errstate(invalid="ignore"):
+            return np.stack([right / predicted, right / true, 2 * right / (true + predicted), true], axis=1)
 
     def typical(self, limit: int = 6) -> list[tuple[int, int]]:
         """Choose correctly predicted rows, evenly over the classes and from high to low probability.
