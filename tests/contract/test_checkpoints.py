@@ -68,7 +68,7 @@ def kill_again_and_again(job: TrainingJob) -> Killed:
         background.finish()
         resumed += any(line.startswith("resumed: ") for line in background.lines)
         for path in job.checkpoints.iterdir():  # no file has the name of a checkpoint before it is whole
-            assert WHOLE.fullmatch(path.name.removesuffix(".sagemaker-ignore"))
+            assert WHOLE.fullmatch(path.name.removeprefix(".").removesuffix(".sagemaker-ignore"))
     return Killed(job, job.run(), KILLS, resumed)
 
 

@@ -345,7 +345,7 @@ class TestBadSettings:
     @pytest.mark.checklist("41: a model that does not fit on the disk is no success")
     def test_a_full_disk(self, job: TrainingJob, mount: Mount) -> None:
         mount(job.model, "size=4k")
-        assert_was_refused(job, job.run(), "model.onnx cannot be written: No space left on device")
+        assert_was_refused(job, job.run(), "weights.safetensors cannot be written: No space left on device")
         assert list(job.model.iterdir()) == []
 
     def test_broken_configuration_files(self, tmp_path: Path) -> None:
@@ -375,7 +375,7 @@ class TestBadSettings:
 
 
 def test_our_own_fault_has_another_exit_code_and_its_traceback_in_the_log_only(job: TrainingJob) -> None:
-    job.write("broken/sklearn/__init__.py", "raise RuntimeError('a broken installation')")
+    job.write("broken/safetensors/__init__.py", "raise RuntimeError('a broken installation')")
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = str(job.root / "broken")
     try:

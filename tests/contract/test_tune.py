@@ -175,9 +175,8 @@ def test_bad_data_ends_the_search_before_any_trial(
 def assert_shared(tuning: Tuning, storage: str) -> None:
     """Two searches that start together reach the wanted number of trials together, and report the same results."""
     outputs = [tuning.folder / "a", tuning.folder / "b"]
-    results = side_by_side(
-        lambda output: tuning.start(*LR, "--storage", storage, trials=7, epochs=60, output=output).finish(), outputs
-    )
+    searches = [tuning.start(*LR, "--storage", storage, trials=7, epochs=60, output=output) for output in outputs]
+    results = [search.finish() for search in searches]
     for result in results:
         assert result.code == 0, result.stdout + result.stderr
     shares = [done(result.stdout.splitlines()) for result in results]

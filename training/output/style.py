@@ -10,16 +10,18 @@ import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from matplotlib.typing import RcKeyType
 
 from lstm_fcn.container.files import write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.typing import RcKeyType  # not in matplotlib 3.10
 
 # A palette for readers with any kind of colour vision (Okabe and Ito 2008).
 BLUE, VERMILION, GREY, DARK = "#0072b2", "#d55e00", "#8a8a8a", "#333333"
@@ -28,7 +30,7 @@ ACTIVATION_COLOURS = LinearSegmentedColormap.from_list("activation", [AGAINST, "
 
 DPI = 200  # of a PNG
 DPI_WITHIN_SVG = 144  # of the parts that an SVG holds as images
-STYLE: dict[RcKeyType, Any] = {
+STYLE: "dict[RcKeyType, Any]" = {
     "figure.dpi": DPI,
     "savefig.dpi": DPI,
     "savefig.bbox": "tight",
