@@ -18,7 +18,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import click
 import numpy as np
@@ -40,6 +40,7 @@ from lstm_fcn.training.distributed import Group
 from lstm_fcn.training.explain import predict
 from lstm_fcn.training.fit import fit
 from lstm_fcn.training.job import versions
+from lstm_fcn.training.network.model import Classifier, Network
 from lstm_fcn.training.scores import measure_scores
 
 METHODS: dict[str, dict[str, str]] = {
@@ -54,6 +55,10 @@ METHODS: dict[str, dict[str, str]] = {
     "MLSTM-FCN": {"recurrent": "lstm", "squeeze-excite": "true"},
     "MALSTM-FCN": {"recurrent": "alstm", "squeeze-excite": "true"},
 }
+
+
+# Rows beside that of a classifier with kernel features: what its networks, and what its kernel features reach alone.
+ALONE = (", networks alone", ", kernel features alone")
 
 
 @dataclass(frozen=True)
@@ -117,13 +122,15 @@ def run_all(problems: Path, results: Path, runs: Iterable[Run], average: int = 0
             run = futures[future]
             name = f"{run.dataset}, {run.method}, {run.cells} cells, seed {run.seed}"
             try:
-                row = future.result()
+                found_rows = future.result()
             except UserError as error:
                 failed += 1
                 bar.write(f"{name}: {error}", file=sys.stderr)
                 continue
-            append_result(results, row)
-            rows.append(row)
+            for row in found_rows:
+                append_result(results, row)
+            rows += found_rows
+            row = found_rows[-1]
             bar.write(f"[{number}/{len(futures)}] {name}: accuracy {row.accuracy:.4f}, {row.seconds:.0f} s")
             sys.stdout.flush()
     if average:
@@ -149,8 +156,12 @@ def _stay_on_core(cores: "multiprocessing.Queue[int]") -> None:
     torch.set_num_threads(1)
 
 
-def train_and_test(run: Run, folder: Path, probabilities: Path) -> Row:
+def train_and_test(run: Run, folder: Path, probabilities: Path) -> list[Row]:
     """Train on the problem in `folder`, test, and write the probabilities of the test series to `probabilities`.
+
+    Returns:
+        The row of the run, and before it, if it has kernel features, those of its networks and of its kernel features
+        alone.
 
     Raises:
         UserError: the problem cannot be learned or tested.
@@ -164,11 +175,17 @@ def train_and_test(run: Run, folder: Path, probabilities: Path) -> Row:
     found = fit(data, settings, placement)
     test, _ = load_validation(_source("validation", folder / TEST), data.problem, group)
     series, labels = test.batch(torch.arange(len(test)))
-    predicted, truth = predict(found.network, series.to(placement.device), independent=False), labels.numpy()
-    write_atomically((run.probabilities(probabilities), pack(predicted, truth)))
-    return Row(
+    classifier, truth = found.classifier, labels.numpy()
+    predicted = {"": predict(classifier, series.to(placement.device))}
+    if classifier.kernels is not None:
+        for name, part in zip(ALONE, (classifier.network, classifier.kernels), strict=True):
+            alone = Classifier(classifier.scaler, cast(Network, part)).eval()
+            predicted[name] = predict(alone, series.to(placement.device))
+    write_atomically((run.probabilities(probabilities), pack(predicted[""], truth)))
+    seconds = round(time.perf_counter() - started, 1)
+    row = Row(
         *run.identity,
-        **_scores(predicted, truth),
+        **_scores(predicted[""], truth),
         train_loss=round(found.best.metrics["train_loss"], 6),
         epoch=found.best.epoch,
         classes=len(data.problem.classes),
@@ -176,12 +193,16 @@ def train_and_test(run: Run, folder: Path, probabilities: Path) -> Row:
         test=len(test),
         length=data.problem.length,
         variables=data.problem.num_variables,
-        parameters=sum(p.numel() for name, p in found.network.named_parameters() if "bias_hh" not in name),
-        seconds=round(time.perf_counter() - started, 1),
+        parameters=sum(p.numel() for name, p in classifier.named_parameters() if "bias_hh" not in name),
+        seconds=seconds,
         device=f"{placement.device.type}, {'bfloat16' if placement.bfloat16 else 'float32'}",
         versions=" ".join(f"{name} {number}" for name, number in versions().items()),
         configuration=" ".join(f"{name}={value}" for name, value in changed.items()),
     )
+    others = [
+        replace(row, method=row.method + name, **_scores(predicted[name], truth)) for name in ALONE if name in predicted
+    ]
+    return [*others, row]
 
 
 def _source(name: str, path: Path) -> Source:

@@ -78,7 +78,7 @@ def train_model(channels: Mapping[str, Sequence[Path]], output: Path, hyperparam
     names = _prepare(optml, channels, hyperparameters)
     # The job's messages name its own folders; the user knows them by other names.
     names |= {str(optml.output_data): str(output), str(optml.model): str(output), "UserError: ": "Error: "}
-    code = _run_job(optml.root, names, settings.epochs, settings.fine_tune_rounds + 1)
+    code = _run_job(optml.root, names, settings.fine_tune_rounds + 1)
     if code == 0:
         _replace_results(optml, output)
     folder, _ = optml.checkpoints()
@@ -108,13 +108,12 @@ def _prepare(optml: OptML, channels: Mapping[str, Sequence[Path]], hyperparamete
     return names
 
 
-def _run_job(root: Path, names: Mapping[str, str], epochs: int, rounds: int) -> int:
+def _run_job(root: Path, names: Mapping[str, str], rounds: int) -> int:
     """Run the job and show its progress: a bar on a terminal, otherwise the lines of its log.
 
     Args:
         root: of the job's folders.
         names: replacements in what the job prints.
-        epochs: of one round.
         rounds: of training, with the fine-tuning rounds.
     """
     from tqdm import tqdm
@@ -128,7 +127,7 @@ def _run_job(root: Path, names: Mapping[str, str], epochs: int, rounds: int) -> 
     with (
         tempfile.TemporaryFile("w+") as errors,
         _run_module("lstm_fcn.training", settings, stdout=subprocess.PIPE, stderr=errors) as process,
-        tqdm(total=epochs * rounds, unit="epoch", dynamic_ncols=True, disable=not sys.stderr.isatty()) as bar,
+        tqdm(unit="epoch", dynamic_ncols=True, disable=not sys.stderr.isatty()) as bar,
     ):
         for line in process.stdout or ():
             epoch = None if bar.disable else EpochLine.parse(line)
@@ -138,7 +137,8 @@ def _run_job(root: Path, names: Mapping[str, str], epochs: int, rounds: int) -> 
                 continue
             shown = (f"{name}={epoch.metrics[name]:.4f}" for name in BAR_METRICS if name in epoch.metrics)
             bar.set_postfix_str(" ".join(shown), refresh=False)
-            bar.update(epoch.round * epochs + epoch.epoch - bar.n)
+            bar.total = epoch.epochs * max(rounds, epoch.round + 1)
+            bar.update(epoch.round * epoch.epochs + epoch.epoch - bar.n)
         code = process.wait()
         bar.close()
         errors.seek(0)

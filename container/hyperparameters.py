@@ -6,6 +6,7 @@ generated from `Hyperparameters`: `python -m lstm_fcn.container.hyperparameters 
 
 import difflib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -20,6 +21,7 @@ _PLATFORM_PREFIXES = ("sagemaker_", "_tuning_objective_metric")
 # What each preset sets. A hyperparameter that the user sets always wins.
 PRESETS: dict[str, dict[str, str]] = {
     "default": {},
+    "best": {"ensemble-size": "4"},
     # Karim et al. 2017, section 4, and the code published with it.
     "paper": {
         "epochs": "2000",
@@ -27,8 +29,14 @@ PRESETS: dict[str, dict[str, str]] = {
         "lr-schedule": "plateau",
         "batch-size": "128",
         "class-weight": "balanced",
+        "views": "values",
+        "dilations": "1",
+        "kernel-features": "0",
     },
 }
+
+
+Views = Literal["auto", "values", "differences", "deviations", "values+differences", "values+differences+deviations"]
 
 
 def _decode(value: object) -> object:
@@ -78,10 +86,11 @@ class Hyperparameters(BaseModel):
         frozen=True, extra="forbid", alias_generator=lambda name: name.replace("_", "-"), populate_by_name=False
     )
 
-    preset: Annotated[Literal["default", "paper"], _Choice] = Field(
+    preset: Annotated[Literal["default", "best", "paper"], _Choice] = Field(
         "default",
-        description="default: the recommended settings; paper: those of Karim et al. 2017, which take about ten times "
-        "as long. Hyperparameters that are set explicitly override the preset",
+        description="default: one network and kernel features; best: four different networks, more accurate and "
+        "about four times as slow; paper: the network of Karim et al. 2017 alone, with their "
+        "settings. Hyperparameters that are set explicitly override the preset",
     )
     task: Annotated[Literal["auto", "binary", "multiclass", "multilabel"], _Choice] = Field(
         "auto",
@@ -99,6 +108,13 @@ class Hyperparameters(BaseModel):
         description="recurrent block; alstm: LSTM with attention; dense: a dense layer in its place; none: the "
         "convolutions alone",
         json_schema_extra=search("lstm,alstm,gru", by_default=True),
+    )
+    views: Annotated[Views, _Choice] = Field(
+        "auto",
+        description="what the network sees of each variable: its values, their first differences, their deviations "
+        "from the mean series of the training set. auto: values and differences; in an ensemble, each network has "
+        "other views (see [models](models.md))",
+        json_schema_extra=search("values,values+differences,values+differences+deviations"),
     )
     convolutions: Switch = Field("true", description="false: the recurrent block alone")
     dimension_shuffle: Switch = Field(
@@ -156,6 +172,19 @@ class Hyperparameters(BaseModel):
     kernel_size_3: Integer = Field(
         3, ge=1, le=1024, description="width of the third convolution, in time steps", json_schema_extra=search("2:5")
     )
+    dilations: Annotated[Literal["auto", "1", "1+2", "1+2+4", "1+2+4+8"], _Choice] = Field(
+        "auto",
+        description="distances, in time steps, between the weights of a convolution; its filters are divided among "
+        "several, which see patterns of different length. auto: 1; in an ensemble, the networks differ",
+        json_schema_extra=search("1,1+2+4+8"),
+    )
+    kernel_features: Integer = Field(
+        2000,
+        ge=0,
+        le=20000,
+        description="features of fixed convolutional kernels (Dempster et al. 2021), read by a linear layer whose "
+        "probabilities are averaged with those of the networks. Rounded to a multiple of 84; 0: networks alone",
+    )
     lr: Number = Field(
         0.005,
         ge=1e-7,
@@ -171,7 +200,13 @@ class Hyperparameters(BaseModel):
         "0: an eighth of the training series, at least 16 and at most 64",
         json_schema_extra=search("16:128:log", by_default=True),
     )
-    epochs: Integer = Field(200, ge=1, le=20000, description="passes over the training data")
+    epochs: Integer = Field(
+        0,
+        ge=0,
+        le=20000,
+        description="passes over the training data. 0: so many that there are enough steps and no more (see "
+        "[models](models.md)); a network that has not learned the training data by then is trained on",
+    )
     seed: Integer = Field(0, ge=0, le=2**31 - 1, description="seed of every random number")
     scaling: Annotated[Literal["dataset", "series", "none"], _Choice] = Field(
         "dataset",
@@ -232,11 +267,23 @@ class Hyperparameters(BaseModel):
         description="arithmetic of the training steps; auto: bfloat16 where the hardware has it. The model is float32",
     )
 
-    def with_batch_size(self, series: int) -> "Hyperparameters":
-        """The same settings, with `batch-size=0` replaced by the batch size for this many training series."""
-        if self.batch_size:
-            return self
-        return self.model_copy(update={"batch_size": min(max(series // 8, 16), 64)})
+    def with_schedule(self, series: int) -> "Hyperparameters":
+        """The same settings, with `batch-size=0` and `epochs=0` replaced by what suits this many training series."""
+        batch_size = self.batch_size or min(max(series // 8, 16), 64)
+        return self.model_copy(
+            update={"batch_size": batch_size, "epochs": self.epochs or choose_epochs(series, batch_size)}
+        )
+
+
+MANY_SERIES = 512  # for more, the steps grow with the square root of their number
+STEPS = 1600  # for that many series
+MOST_EPOCHS = 200
+
+
+def choose_epochs(series: int, batch_size: int) -> int:
+    """Epochs for this many training series: `MOST_EPOCHS` for up to `MANY_SERIES` of them."""
+    steps = STEPS * math.sqrt(max(1.0, series / MANY_SERIES))
+    return max(1, min(MOST_EPOCHS, round(steps / math.ceil(series / batch_size))))
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,8 @@ ARCHITECTURE = (
     "kernel_size_1",
     "kernel_size_2",
     "kernel_size_3",
+    "views",
+    "dilations",
 )
 LARGEST_FILE = 4 * 1024**3  # bytes; larger files in an archive are refused
 
@@ -77,14 +79,16 @@ class EarlierModel:
             )
         same_classes = (own.classes, own.independent) == (problem.classes, problem.independent)
         same_length = own.length == problem.length
-        kept = {"fcn": True, "recurrent": same_length, "linear": same_classes}
+        # The weights were trained with the statistics of the views.
+        same_data = same_length and problem.scaling == own.scaling
+        kept = {"fcn": True, "recurrent": same_length, "linear": same_classes, "views": same_data}
         state = network.state_dict()
         present = {name: part for name in state for part in kept if f".{part}." in f".{name}"}
         for name, part in present.items():
             if kept[part]:
                 state[name] = self._tensor(f"network.{name}", state[name])
         network.load_state_dict(state)
-        parts = {part: kept[part] for part in kept if part in present.values()}
+        parts = {part: kept[part] for part in kept if part in present.values() and part != "views"}
         words = {"fcn": "convolutions", "recurrent": "recurrent block", "linear": "output layer"}
         reasons = {
             "recurrent": f"length {problem.length}, was {own.length}",
@@ -125,7 +129,10 @@ def load_earlier(source: Source) -> EarlierModel:
                 f"Channel model: {place} holds no {name}. Put the model.tar.gz of an earlier training job there, or "
                 "the files from it."
             )
-    metadata = parse_metadata(files[METADATA], place / METADATA)
+    try:
+        metadata = parse_metadata(files[METADATA], place / METADATA)
+    except UserError as error:
+        raise UserError(f"Channel model: {error}") from error
     sha256 = hashlib.sha256(files[WEIGHTS]).hexdigest()
     if sha256 != metadata.sha256.get(WEIGHTS):
         raise UserError(f"Channel model: {WEIGHTS} in {place} is damaged: its checksum differs from {METADATA}.")

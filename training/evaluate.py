@@ -77,11 +77,11 @@ def _join_statistics(norm: nn.modules.batchnorm._BatchNorm, batches: int, group:
 
 @torch.no_grad()
 def evaluate(
-    forward: nn.Module, data: Dataset, class_weights: Tensor, group: Group, scores: bool = False
+    forward: Callable[[Tensor], Tensor], data: Dataset, class_weights: Tensor, group: Group, scores: bool = False
 ) -> dict[str, float]:
     """Measure loss and accuracy over the data of all processes, and with `scores` the other metrics.
 
-    The network in `forward` must be in evaluation mode.
+    The network in `forward`, which maps series to logits, must be in evaluation mode.
     """
     totals = torch.zeros(3, dtype=torch.float64, device=data.device)
     logits, labels = [], []

@@ -19,8 +19,9 @@ from lstm_fcn.container.errors import UserError
 from lstm_fcn.container.hyperparameters import parse_hyperparameters
 from lstm_fcn.container.problem import Scaling
 from lstm_fcn.training.evaluate import EVALUATION_BATCH
-from lstm_fcn.training.network.model import LSTMFCN, Classifier, ConvBlock, Network, Scaler, join_logits, make_network
+from lstm_fcn.training.network.model import Classifier, ConvBlock, Scaler, make_network
 from lstm_fcn.training.network.recurrent import AttentionLSTM
+from lstm_fcn.training.ridge import make_kernels
 
 
 def load_classifier(folder: Path) -> tuple[Metadata, Classifier]:
@@ -36,15 +37,12 @@ def load_classifier(folder: Path) -> tuple[Metadata, Classifier]:
         except OSError as error:
             raise UserError(f"{folder} holds no model: {name} cannot be read: {error.strerror}.") from error
     metadata = parse_metadata(contents[0], folder / METADATA)
-    settings = parse_hyperparameters(metadata.hyperparameters)
-    network = make_network(
-        settings, metadata.problem.num_variables, metadata.problem.length, len(metadata.problem.classes)
-    )
-    classifier = Classifier(Scaler(metadata.problem.scaling), network, metadata.problem.independent).eval()
+    settings, problem = parse_hyperparameters(metadata.hyperparameters), metadata.problem
+    network = make_network(settings, problem.num_variables, problem.length, len(problem.classes))
+    kernels = make_kernels(settings, problem) if settings.kernel_features else None
+    classifier = Classifier(Scaler(problem.scaling), network, problem.independent, kernels).eval()
     try:
-        weights = safetensors.torch.load(contents[1])
-        own = {name: tensor for name, tensor in weights.items() if name.startswith("network.")}
-        network.load_state_dict({name.removeprefix("network."): tensor for name, tensor in own.items()})
+        classifier.load_state_dict(safetensors.torch.load(contents[1]))
     except (SafetensorError, RuntimeError) as error:
         raise UserError(
             f"{folder / WEIGHTS} is damaged or belongs to another model: {str(error).splitlines()[0]}"
@@ -52,43 +50,22 @@ def load_classifier(folder: Path) -> tuple[Metadata, Classifier]:
     return metadata, classifier
 
 
-def members_of(network: Network) -> list[LSTMFCN]:
-    """The networks of an ensemble, or the single network."""
-    return [network] if isinstance(network, LSTMFCN) else [cast(LSTMFCN, member) for member in network.members]
-
-
-def predict(network: Network, series: Tensor, independent: bool) -> NDArray[np.float32]:
+def predict(classifier: Classifier, series: Tensor) -> NDArray[np.float32]:
     """Probabilities, float32 `[N, C]`, of scaled series, float32 `[N, M, T]`."""
-
-    def probabilities(part: Tensor) -> Tensor:
-        logits = join_logits(network(part), independent).float()
-        return logits.sigmoid() if independent else logits.softmax(dim=1)
-
-    return _in_batches(probabilities, series)
+    return _in_batches(classifier.probabilities, series)
 
 
-def activation_maps(network: Network, series: Tensor, classes: Sequence[int]) -> NDArray[np.float32] | None:
-    """How much each time step adds to the logit of a class, float32 `[N, T]`; None without convolutions.
-
-    For an ensemble, the average over its networks (see `LSTMFCN.activation_map`).
+@torch.no_grad()
+def activation_maps(classifier: Classifier, series: Tensor, classes: Sequence[int]) -> NDArray[np.float32] | None:
+    """How much each time step adds to the logit of a class, float32 `[N, T]` (see `Classifier.activation_map`).
 
     Args:
-        network: in evaluation mode.
+        classifier: in evaluation mode.
         series: scaled, float32 `[N, M, T]`.
         classes: the class to explain, for each series.
     """
-    members = members_of(network)
-    if not len(members[0].fcn):
-        return None
-    wanted = torch.tensor(classes, dtype=torch.long, device=series.device)
-
-    @torch.no_grad()
-    def of_member(member: LSTMFCN) -> Tensor:
-        features = cast(Tensor, member.extract(series)[1])
-        return member.activation_map(features, wanted).float()
-
-    found: NDArray[np.float32] = torch.stack([of_member(member) for member in members]).mean(dim=0).cpu().numpy()
-    return found
+    found = classifier.activation_map(series, torch.tensor(classes, dtype=torch.long, device=series.device))
+    return None if found is None else found.float().cpu().numpy()
 
 
 class Attended(NamedTuple):
@@ -104,35 +81,37 @@ class Attended(NamedTuple):
     over_time: bool
 
 
-def attention(network: Network, series: Tensor) -> Attended | None:
+def attention(classifier: Classifier, series: Tensor) -> Attended | None:
     """Attention to scaled series, float32 `[N, M, T]`; None if the network has no attention LSTM.
 
     For an ensemble, the attention of its first network.
     """
-    member = members_of(network)[0]
+    member = classifier.members[0]
     layer = member.recurrent[0] if len(member.recurrent) else None
     if not isinstance(layer, AttentionLSTM):
         return None
-    sequence = series if member.dimension_shuffle else series.transpose(1, 2)
+    sequence = member.sequence(member.views(series))
     shares = _in_batches(lambda part: layer.attend(part).weights.mean(dim=1), sequence)
     return Attended(shares, shares[:, :, np.newaxis] * sequence.cpu().numpy(), not member.dimension_shuffle)
 
 
-def filters(network: Network, number: int, series: Tensor) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def filters(classifier: Classifier, number: int, series: Tensor) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """The filters of convolution `number` (1, 2 or 3), and their response to one series.
 
     Returns:
         weights `[filters, width]`, averaged over the input channels; responses after the activation `[filters, T]`.
 
     Args:
-        network: with convolutions, in evaluation mode; for an ensemble, its first network is used.
+        classifier: with convolutions, in evaluation mode; for an ensemble, its first network is used.
         number: counted from 1.
         series: scaled, float32 `[M, T]`.
     """
-    fcn = members_of(network)[0].fcn
+    member = classifier.members[0]
+    fcn = member.fcn
     with torch.no_grad():
-        responses = fcn[:number](series[None, :, None, :])[0, :, 0]
-    weights = cast(ConvBlock, fcn[number - 1]).conv.weight.detach()[:, :, 0].mean(dim=1)
+        responses = fcn[:number](member.views(series[None])[:, :, None, :])[0, :, 0]
+    convs = cast(ConvBlock, fcn[number - 1]).convs
+    weights = torch.cat([conv.weight.detach()[:, :, 0].mean(dim=1) for conv in convs])
     return weights.cpu().numpy(), responses.cpu().numpy()
 
 

@@ -1,7 +1,8 @@
 """Train one network, or one ensemble, on data that has been read: for jobs, tuning and benchmarks alike."""
 
 import logging
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -10,32 +11,38 @@ from torch import Tensor
 
 from lstm_fcn.container.errors import UserError
 from lstm_fcn.container.hyperparameters import Hyperparameters
+from lstm_fcn.container.metrics import metric_text
 from lstm_fcn.container.problem import Problem
 from lstm_fcn.training.checkpoint import Checkpoints
-from lstm_fcn.training.data.datasets import Data
+from lstm_fcn.training.data.datasets import Data, Dataset
 from lstm_fcn.training.devices import Placement
 from lstm_fcn.training.distributed import Group
 from lstm_fcn.training.earlier import EarlierModel
+from lstm_fcn.training.evaluate import EVALUATION_BATCH, evaluate
 from lstm_fcn.training.loop import BestEpoch, Loop
-from lstm_fcn.training.network.model import Network, make_network
+from lstm_fcn.training.network.model import Classifier, Network, Scaler, make_network
+from lstm_fcn.training.network.views import Views, measure_statistics
+from lstm_fcn.training.ridge import fit_kernels
 from lstm_fcn.training.stop import StopSignal
 
 logger = logging.getLogger(__name__)
 
+UNFITTED = 0.15  # a training loss above this share of that of guessing: the training data has not been learned
+
 
 @dataclass(frozen=True)
 class Fit:
-    """A trained network.
+    """A trained classifier.
 
-    network: has the weights of the best epoch and exact batch statistics; on the placement's device, in evaluation
-        mode.
-    best: epoch, round and metrics of these weights.
-    history: metrics of every epoch, as they are logged.
-    settings: the hyperparameters, with the batch size that was used.
+    classifier: its network has the weights of the best epoch and exact batch statistics; on the placement's device, in
+        evaluation mode.
+    best: epoch and round of these weights, and the metrics of the classifier.
+    history: metrics of the network after every epoch, as they are logged.
+    settings: the hyperparameters, with the batch size and the number of epochs that were used.
     stopped: a stop signal ended the training early.
     """
 
-    network: Network
+    classifier: Classifier
     best: BestEpoch
     history: list[dict[str, float]]
     settings: Hyperparameters
@@ -52,11 +59,11 @@ def fit(
     checkpoints: Checkpoints | None = None,
     earlier: EarlierModel | None = None,
 ) -> Fit:
-    """Train a new network on `data`.
+    """Train a new classifier on `data`.
 
     Args:
         data: as `load` returns it; this process's part of it.
-        settings: the hyperparameters; `batch-size=0` is resolved here.
+        settings: the hyperparameters; `batch-size=0` and `epochs=0` are resolved here.
         placement: where to train, as `choose_placement` returns it.
         group: the processes that train together; None: this process alone.
         stop: asked at every step whether to stop; None: never stop.
@@ -69,27 +76,65 @@ def fit(
         StopBeforeTraining: a stop was requested before the first step.
     """
     group, stop, problem = group or Group(), stop or StopSignal(), data.problem
-    settings = settings.with_batch_size(problem.series_count)
+    automatic = settings.epochs == 0 and settings.early_stopping_patience == 0
+    settings = settings.with_schedule(problem.series_count)
     check_batch_size(settings, group)
+    training = data.training.to(placement.device)
+    kernels = fit_kernels(training, problem, settings, group) if settings.kernel_features else None
     network = make_network(settings, problem.num_variables, problem.length, len(problem.classes))
+    set_statistics(network, training, problem, group)
     if earlier:
         earlier.carry_over(network, problem)
     if not group.is_first:
         torch.manual_seed(settings.seed + group.rank)  # so that each process drops different cells
+    validation = data.validation.to(placement.device) if data.validation is not None else None
+    weights = class_weights(settings, problem).to(placement.device)
     loop = Loop(
         network.to(placement.device),
-        data.training.to(placement.device),
-        data.validation.to(placement.device) if data.validation is not None else None,
-        class_weights(settings, problem).to(placement.device),
+        training,
+        validation,
+        weights,
         settings,
         placement,
         stop,
         group,
         checkpoints,
         saves=any(group.gather("checkpoints", checkpoints is not None)),
+        unfitted_loss=UNFITTED * guessing_loss(problem) if automatic else math.inf,
     )
     best = loop.fit()
-    return Fit(network, best, loop.history, settings, loop.stopping)
+    classifier = Classifier(Scaler(problem.scaling), network, problem.independent, kernels)
+    classifier = classifier.to(placement.device).eval()
+    if kernels is not None and not loop.stopping:
+        parts = {"train": training} | ({} if validation is None else {"valid": validation})
+        metrics = {
+            f"{name}_{metric}": value
+            for name, part in parts.items()
+            for metric, value in evaluate(classifier.logits, part, weights, group, scores=name == "valid").items()
+        }
+        logger.info("network alone: %s", metric_text(best.metrics))
+        best = replace(best, metrics=metrics)
+    return Fit(classifier, best, loop.history, settings, loop.stopping)
+
+
+def set_statistics(network: Network, training: Dataset, problem: Problem, group: Group) -> None:
+    """Give the views of each network the statistics of the training set."""
+    members = [module for module in network.modules() if isinstance(module, Views)]
+    if all(views.names == ("values",) for views in members):
+        return
+    parts = torch.arange(len(training), device=training.device).split(EVALUATION_BATCH)  # type: ignore[no-untyped-call]
+    batches = (training.batch(part)[0] for part in parts)
+    statistics = measure_statistics(batches, problem.num_variables, problem.length, group)
+    for views in members:
+        views.set_statistics(statistics)
+
+
+def guessing_loss(problem: Problem) -> float:
+    """The lowest loss of a classifier that does not look at the series: the entropy of the classes."""
+    shares = np.array(problem.class_counts, dtype=np.float64) / problem.series_count
+    outcomes = np.stack([shares, 1 - shares]) if problem.independent else shares
+    entropies = -outcomes * np.log(outcomes, where=outcomes > 0, out=np.zeros_like(outcomes))
+    return float(entropies.sum(axis=0).mean() if problem.independent else entropies.sum())
 
 
 def check_batch_size(settings: Hyperparameters, group: Group) -> None:

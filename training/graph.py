@@ -11,8 +11,10 @@ from numpy.typing import ArrayLike, NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from lstm_fcn.training.network.model import CONSTANT, LSTMFCN, Classifier, ConvBlock, Scaler
+from lstm_fcn.training.network.kernels import WIDTH, KernelClassifier
+from lstm_fcn.training.network.model import CONSTANT, LSTMFCN, Classifier, ConvBlock, Scaler, same_padding
 from lstm_fcn.training.network.recurrent import GRU, LSTM, RNN, AttentionLSTM, Dense
+from lstm_fcn.training.network.views import Views
 
 OPSET, IR_VERSION = 20, 10  # ONNX 1.15, for engines since ONNX Runtime 1.17
 LAST = np.iinfo(np.int64).max
@@ -66,14 +68,23 @@ def to_onnx(classifier: Classifier, num_variables: int, length: int) -> bytes:
     scaled = _scale(graph, classifier.scaler, "series")
     found = [_network(graph, member, scaled) for member in classifier.members]
     squash = "Sigmoid" if classifier.independent else "Softmax"  # over the last axis
-    graph.add("Mean", *(graph.add(squash, logits) for logits, _ in found), outputs=["probabilities"])
+    each = [graph.add(squash, logits) for logits, _ in found]
+    above: list[str] = []
+    if classifier.kernels is not None:
+        logits, above = _kernels(graph, classifier.kernels, scaled)
+        each = [graph.add("Mean", *each), graph.add(squash, logits)]
+    graph.add("Mean", *each, outputs=["probabilities"])
     if classifier.explains:
         shapes["explanation"] = (TensorProto.FLOAT, ["batch", length])
         classes = graph.add("ArgMax", "probabilities", axis=1, keepdims=0)
         maps = [
             _activation_map(graph, member, features, classes)
             for member, (_, features) in zip(classifier.members, found, strict=True)
+            if features
         ]
+        if classifier.kernels is not None:
+            networks = [graph.add("Mean", *maps)] if maps else []
+            maps = [*networks, _kernel_map(graph, classifier.kernels, above, classes, length)]
         graph.add("Mean", *maps, outputs=["explanation"])
     return graph.serialize(shapes, "series")
 
@@ -97,15 +108,20 @@ def _scale(graph: Graph, scaler: Scaler, series: str) -> str:
 def _network(graph: Graph, network: LSTMFCN, series: str) -> tuple[str, str]:
     """Scaled series to logits `[B, C]` and the convolutions' features `[B, F, T]` ("" without convolutions)."""
     parts, features = [], ""
+    viewed = _views(graph, network.views, series)
     if len(network.recurrent):
-        sequence = series if network.dimension_shuffle else graph.add("Transpose", series, perm=[0, 2, 1])
+        sequence = viewed
+        if not network.dimension_shuffle:
+            sequence = graph.add("Transpose", viewed, perm=[0, 2, 1])
+        elif len(network.views.names) > 1:
+            sequence = graph.add("Reshape", viewed, graph.constant([0, network.views.num_variables, -1]))
         for layer in network.recurrent:
             if not isinstance(layer, nn.Dropout):
                 sequence = _recurrent(graph, layer, sequence)
         parts.append(sequence)
     if len(network.fcn):
         height = graph.constant([2])
-        image = graph.add("Unsqueeze", series, height)
+        image = graph.add("Unsqueeze", viewed, height)
         for block in network.fcn:
             image = _conv_block(graph, cast(ConvBlock, block), image)
         features = graph.add("Squeeze", image, height)
@@ -116,22 +132,26 @@ def _network(graph: Graph, network: LSTMFCN, series: str) -> tuple[str, str]:
 
 def _activation_map(graph: Graph, network: LSTMFCN, features: str, classes: str) -> str:
     """`LSTMFCN.activation_map` of features `[B, F, T]`: `[B, T]`."""
-    filters = cast(ConvBlock, network.fcn[-1]).conv.out_channels
+    filters = cast(ConvBlock, network.fcn[-1]).norm.num_features
     middle = graph.constant([1])
     weights = graph.add("Gather", graph.constant(network.linear.weight[:, -filters:]), classes)
     return graph.add("Squeeze", graph.add("MatMul", graph.add("Unsqueeze", weights, middle), features), middle)
 
 
 def _conv_block(graph: Graph, block: ConvBlock, image: str) -> str:
-    norm, (left, right) = block.norm, block.padding
-    variance, mean, bias = (
-        cast(Tensor, values).detach().double() for values in (norm.running_var, norm.running_mean, block.conv.bias)
-    )
+    norm, parts, start = block.norm, [], 0
+    variance, mean = (cast(Tensor, values).double() for values in (norm.running_var, norm.running_mean))
     factor = norm.weight.detach().double() / (variance + norm.eps).sqrt()
-    kernel = (block.conv.weight.detach().double() * factor[:, None, None, None]).float()
-    offset = ((bias - mean) * factor + norm.bias.detach().double()).float()
-    image = graph.add("Conv", image, graph.constant(kernel), graph.constant(offset), pads=[0, left, 0, right])
-    image = graph.add("Relu", image)
+    shift = norm.bias.detach().double() - mean * factor
+    for conv in block.convs:
+        rows = slice(start, start + conv.out_channels)
+        kernel = (conv.weight.detach().double() * factor[rows, None, None, None]).float()
+        bias = (cast(Tensor, conv.bias).detach().double() * factor[rows] + shift[rows]).float()
+        left, right = same_padding(conv)
+        parts.append(_convolve(graph, image, kernel, bias, (left, right), conv.dilation[1]))
+        start += conv.out_channels
+    joined = parts[0] if len(parts) == 1 else graph.add("Concat", *parts, axis=1)
+    image = graph.add("Relu", joined)
     if block.squeeze is None:
         return image
     axes = graph.constant([2, 3])
@@ -139,6 +159,69 @@ def _conv_block(graph: Graph, block: ConvBlock, image: str) -> str:
     weights = graph.add("Relu", _linear(graph, weights, block.squeeze.down.weight))
     weights = graph.add("Sigmoid", _linear(graph, weights, block.squeeze.up.weight))
     return graph.add("Mul", image, graph.add("Unsqueeze", weights, axes))
+
+
+def _convolve(
+    graph: Graph, image: str, kernel: Tensor, bias: Tensor | None, padding: tuple[int, int], dilation: int
+) -> str:
+    """A convolution over time of `[B, C, 1, T]`."""
+    biases = [] if bias is None else [graph.constant(bias)]
+    pads = [0, padding[0], 0, padding[1]]
+    return graph.add("Conv", image, graph.constant(kernel), *biases, pads=pads, dilations=[1, dilation])
+
+
+def _views(graph: Graph, views: Views, series: str) -> str:
+    """`Views.forward`: `[B, M, T]` to `[B, M * views, T]`."""
+    found = []
+    for name in views.names:
+        if name == "values":
+            found.append(series)
+        elif name == "differences":
+            time = graph.constant([2])
+            before = graph.add("Slice", series, graph.constant([0]), graph.constant([-1]), time)
+            after = graph.add("Slice", series, graph.constant([1]), graph.constant([LAST]), time)
+            steps = graph.add("Pad", graph.add("Sub", after, before), graph.constant([0, 0, 1, 0, 0, 0]))
+            found.append(graph.add("Div", steps, graph.constant(views.difference_std)))
+        else:
+            distances = graph.add("Sub", series, graph.constant(views.mean_series))
+            found.append(graph.add("Div", distances, graph.constant(views.deviation_std)))
+    if len(found) == 1:
+        return found[0]
+    if views.num_variables == 1:
+        return graph.add("Concat", *found, axis=1)
+    third = graph.constant([2])
+    stacked = graph.add("Concat", *(graph.add("Unsqueeze", view, third) for view in found), axis=2)
+    return graph.add("Reshape", stacked, graph.constant([0, views.num_variables * len(found), -1]))
+
+
+def _kernels(graph: Graph, kernels: KernelClassifier, series: str) -> tuple[str, list[str]]:
+    """Scaled series to logits `[B, C]`, and where responses are above the biases, for each bank `[B, F, T']`."""
+    image = graph.add("Unsqueeze", series, graph.constant([2]))
+    above, features = [], []
+    for bank in kernels.features.banks:
+        kernel = bank.weights[:, :, None].float()
+        responses = _convolve(graph, image, kernel, None, (bank.padding, bank.padding), bank.dilation)  # [B, K, 1, T']
+        greater = graph.add("Greater", responses, graph.constant(bank.bias[:, :, None]))  # [B, K, biases, T']
+        above.append(graph.add("Cast", greater, to=TensorProto.FLOAT))
+        shares = graph.add("ReduceMean", above[-1], graph.constant([3]), keepdims=0)
+        features.append(graph.add("Flatten", shares))
+    return _linear(graph, graph.add("Concat", *features, axis=1), kernels.linear.weight, kernels.linear.bias), above
+
+
+def _kernel_map(graph: Graph, kernels: KernelClassifier, above: list[str], classes: str, length: int) -> str:
+    """`KernelClassifier.activation_map`: `[B, T]`."""
+    parts, start, middle = [], 0, graph.constant([1])
+    for bank, where in zip(kernels.features.banks, above, strict=True):
+        size = bank.bias.numel()
+        steps = length if bank.padding else length - (WIDTH - 1) * bank.dilation
+        weight = kernels.linear.weight[:, start : start + size] * (length / steps)
+        chosen = graph.add("Unsqueeze", graph.add("Gather", graph.constant(weight), classes), middle)
+        flat = graph.add("Reshape", where, graph.constant([0, size, steps]))
+        part = graph.add("Squeeze", graph.add("MatMul", chosen, flat), middle)
+        cut = (length - steps) // 2
+        parts.append(graph.add("Pad", part, graph.constant([0, cut, 0, cut])) if cut else part)
+        start += size
+    return graph.add("Sum", *parts)
 
 
 def _recurrent(graph: Graph, layer: nn.Module, sequence: str) -> str:

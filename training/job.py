@@ -25,7 +25,6 @@ from lstm_fcn.training.earlier import EarlierModel, load_earlier
 from lstm_fcn.training.export import export_graph, export_weights
 from lstm_fcn.training.fit import Fit, fit
 from lstm_fcn.training.loop import BestEpoch
-from lstm_fcn.training.network.model import Classifier, Scaler
 from lstm_fcn.training.stop import StopSignal
 
 logger = logging.getLogger(__name__)
@@ -70,7 +69,7 @@ def run(optml: OptML, stop: StopSignal, group: Group) -> None:
 
 def _save(optml: OptML, data: Data, trained: Fit) -> None:
     problem = data.problem
-    classifier = Classifier(Scaler(problem.scaling), trained.network.cpu(), problem.independent).eval()
+    classifier = trained.classifier.cpu()
     graph = export_graph(classifier, data.sample)
     metadata = artifact.Metadata(
         problem=problem,
@@ -104,8 +103,8 @@ def _report(optml: OptML, data: Data, trained: Fit, group: Group) -> None:
     from lstm_fcn.training.output.report import write_report
     from lstm_fcn.training.output.summary import make_report
 
-    network = trained.network.cpu()
-    report = make_report(trained.settings, data, network, trained.best, trained.history, versions(), group)
+    classifier = trained.classifier.cpu()
+    report = make_report(trained.settings, data, classifier, trained.best, trained.history, versions(), group)
     if not group.is_first:
         return
     try:

@@ -24,6 +24,7 @@ from lstm_fcn.training.stop import Interrupted, StopBeforeTraining, StopSignal
 
 logger = logging.getLogger(__name__)
 
+MOST_CONTINUATIONS = 2  # rounds after the last one of a network that has not learned the training data
 PROGRESS_INTERVAL = 30.0  # seconds between progress lines within a long epoch
 
 
@@ -72,6 +73,7 @@ class Loop:
         group: Group | None = None,
         checkpoints: Checkpoints | None = None,
         saves: bool = False,
+        unfitted_loss: float = math.inf,
     ) -> None:
         """Prepare to train `network`.
 
@@ -86,6 +88,7 @@ class Loop:
             group: the processes that train together.
             checkpoints: in the first process of the group, where to save checkpoints.
             saves: the first process of the group saves checkpoints.
+            unfitted_loss: while the training loss is higher at the end, training is continued for another round.
         """
         self.network = network
         self.training = training
@@ -96,6 +99,7 @@ class Loop:
         self.group = group or Group()
         self.checkpoints = checkpoints
         self.saves = saves or checkpoints is not None
+        self.unfitted_loss = unfitted_loss
         self.placement = placement
         # Evaluation runs on one device, because batch statistics must not be split over GPUs.
         self.evaluation_forward = MixedPrecision(network, placement.bfloat16)
@@ -136,7 +140,7 @@ class Loop:
             self.position = Position(self.position.round, self.position.epoch + 1)
             self.epochs_done += 1
             if self.position.epoch > self.settings.epochs or self._out_of_patience():
-                if self.position.round == self.settings.fine_tune_rounds:
+                if self.position.round >= self.settings.fine_tune_rounds and not self._continues():
                     break
                 self.position = Position(self.position.round + 1)
                 self._begin_round()
@@ -148,11 +152,12 @@ class Loop:
 
     def _begin_round(self) -> None:
         """Start from the best weights, with lr and batch size halved in each fine-tuning round."""
-        halvings = self.position.round
+        halvings = min(self.position.round, self.settings.fine_tune_rounds)
         lr = self.settings.lr / 2**halvings
         batch_size = max(1, self.settings.batch_size >> halvings)
-        if halvings and self.best_weights is not None:
+        if self.position.round and self.best_weights is not None:
             self.network.load_state_dict(self.best_weights)
+        if halvings:
             logger.info("fine-tuning round %d: lr %g, batch size %d", halvings, lr, batch_size)
         self.steps_per_epoch = math.ceil(sum(self.sizes) / batch_size)
         self.stale_epochs = 0
@@ -185,6 +190,19 @@ class Loop:
         self.history.append({**position, **metrics, "lr": self.schedule.lr})
         self._print_line(metrics)
         self.schedule.after_epoch(metrics["train_loss"])
+        return True
+
+    def _continues(self) -> bool:
+        """Whether another round follows because the network has not learned the training data."""
+        loss, rounds = self.history[-1]["train_loss"], self.position.round - self.settings.fine_tune_rounds
+        if loss <= self.unfitted_loss or rounds >= MOST_CONTINUATIONS:
+            return False
+        self._log(
+            "continued for %d more epochs: the training loss of %.3f is above %.3f",
+            self.settings.epochs,
+            loss,
+            self.unfitted_loss,
+        )
         return True
 
     def _out_of_patience(self) -> bool:

@@ -13,7 +13,7 @@ from lstm_fcn.client.sagemaker.instances import disk_key
 from lstm_fcn.client.sagemaker.request import S3, Common, Request, create, join, setting
 from lstm_fcn.container.channels import CHANNELS
 from lstm_fcn.container.errors import UserError
-from lstm_fcn.container.hyperparameters import PARAMETERS, Parameter, parse_hyperparameters
+from lstm_fcn.container.hyperparameters import MOST_EPOCHS, PARAMETERS, Parameter, parse_hyperparameters
 from lstm_fcn.container.metrics import METRICS, METRICS_BY_NAME
 from lstm_fcn.container.ranges import Range, check_search, default_ranges
 
@@ -177,7 +177,7 @@ def tuning_job(name: str, job: Training, search: Search) -> Request:
     ranges = searched_ranges(job, search)
     check_search(search.objective, ranges, hyperparameters, bool(job.validation))
     if search.strategy == "Hyperband":  # which reads the number of epochs from this hyperparameter (M11)
-        hyperparameters.setdefault("epochs", str(parse_hyperparameters(hyperparameters).epochs))
+        hyperparameters.setdefault("epochs", str(parse_hyperparameters(hyperparameters).epochs or MOST_EPOCHS))
     parents = [{"HyperParameterTuningJobName": parent} for parent in search.warm_start]
     parameters = {
         "HyperParameterTuningJobName": name,

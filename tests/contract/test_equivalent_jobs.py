@@ -213,4 +213,4 @@ def test_hyperparameters_may_be_missing(tmp_path: Path) -> None:
     for job, result in zip(jobs, side_by_side(stop_after_an_epoch, jobs), strict=True):
         assert_succeeded(job, result)
         saved = json.loads(job.read("model.json"))["hyperparameters"]
-        assert saved == Hyperparameters().with_batch_size(12).model_dump(by_alias=True)
+        assert saved == Hyperparameters().with_schedule(12).model_dump(by_alias=True)

@@ -31,6 +31,7 @@ SETTINGS = {
     "precision": "float32",
     "batch_size": "128",
     "lr_schedule": "plateau",
+    "kernel_features": "84",
 }
 
 

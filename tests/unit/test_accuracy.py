@@ -54,7 +54,9 @@ def make_row(**values: object) -> Row:
 @pytest.mark.usefixtures("_short")
 def test_a_run_trains_and_tests_without_using_the_test_set_for_training(problems: Path, tmp_path: Path) -> None:
     run = Run("Ramps", "ALSTM-FCN", cells=4, seed=3, preset="default")
-    row = train_and_test(run, problems / "Ramps", tmp_path)
+    networks, kernels, row = train_and_test(run, problems / "Ramps", tmp_path)
+    assert [found.method for found in (networks, kernels)] == [row.method + name for name in accuracy.ALONE]
+    assert len({networks.identity, kernels.identity, row.identity}) == 3
     assert (row.dataset, row.method, row.cells, row.seed, row.train, row.test) == ("Ramps", "ALSTM-FCN", 4, 3, 12, 8)
     assert row.identity == run.identity
     assert row.configuration == "recurrent=alstm hidden-size=4 epochs=2 seed=3"
@@ -63,7 +65,7 @@ def test_a_run_trains_and_tests_without_using_the_test_set_for_training(problems
         np.testing.assert_allclose(kept["predicted"].sum(axis=1), 1, atol=1e-5)
         assert row.accuracy == (kept["predicted"].argmax(axis=1) == kept["truth"]).mean()
     (problems / "Ramps/test/test.csv").write_text(labelled_csv(20, seed=5))
-    again = train_and_test(run, problems / "Ramps", tmp_path)
+    *_, again = train_and_test(run, problems / "Ramps", tmp_path)
     assert (again.train_loss, again.epoch, again.test) == (row.train_loss, row.epoch, 20)
 
 
@@ -134,13 +136,14 @@ def test_the_command_runs_what_is_missing(
     assert main(command) == UserError.exit_code
     printed = capsys.readouterr()
     assert "Broken, LSTM-FCN, 8 cells, seed 0: " in printed.err
-    assert printed.out.endswith("results.csv: 2 rows; 1 of 2 runs failed\n")
+    assert printed.out.endswith("results.csv: 4 rows; 1 of 2 runs failed\n")
     assert main([*command, "--problem", "Gaps", "--problem", "Ramps", "--average", "1"]) == 0  # nothing left to run
     rows = read_results(results)
     assert [(row.dataset, row.method) for row in rows] == [
         ("Gaps", "LSTM-FCN"),
         ("Ramps", "LSTM-FCN"),
         ("Gaps", "LSTM-FCN, average of 1"),
+        *(("Gaps", "LSTM-FCN" + name) for name in sorted(accuracy.ALONE)),
     ]
     assert rows[1].accuracy == 0.125  # not run again
     assert rows[0].configuration == "missing-values=interpolate"

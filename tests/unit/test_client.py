@@ -36,7 +36,7 @@ def test_only_what_is_given_goes_into_the_job() -> None:
     [
         (["train", "--output", "model"], "Missing option '--training'"),
         (["train", "--training", "nothing.csv", "--output", "model"], "Path 'nothing.csv' does not exist"),
-        (["train", "--epochs", "0"], "0 is not in the range 1<=x<=20000"),
+        (["train", "--epochs", "-1"], "-1 is not in the range 0<=x<=20000"),
         (["train", "--lr-schedule", "cosine"], "'cosine' is not one of 'plateau', 'one-cycle', 'constant'"),
         (["train", "--epoch", "3"], "Did you mean '--epochs'?"),
         (["predict", "nothing", "-"], "There is no folder nothing; give the --output folder of lstm-fcn train."),
@@ -86,7 +86,7 @@ def test_the_progress_bar_counts_the_epochs_of_all_rounds(
 
     monkeypatch.setattr(local, "_run_module", run_module)
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-    assert local._run_job(tmp_path, {"/job/model": "mine"}, epochs=20, rounds=3) == 0
+    assert local._run_job(tmp_path, {"/job/model": "mine"}, rounds=3) == 0
     captured = capsys.readouterr()
     assert captured.out == "saved: mine\n"
     assert f"{done}/60" in captured.err

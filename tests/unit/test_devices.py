@@ -175,15 +175,15 @@ def test_mixed_precision_computes_in_bfloat16_and_returns_float32(bfloat16: bool
 def test_the_layers_that_read_the_series_stay_in_float32(settings: dict[str, Any]) -> None:
     network = LSTMFCN(20, 2, **settings)
     dtypes: dict[str, torch.dtype] = {}
-    for name in ("recurrent", "fcn.0.conv", "fcn.1.conv", "fcn.2.conv"):
+    for name in ("recurrent", "fcn.0.convs.0", "fcn.1.convs.0", "fcn.2.convs.0"):
         module = network.get_submodule(name)
         module.register_forward_hook(lambda _, __, output, name=name: dtypes.update({name: output.dtype}))
     MixedPrecision(network, bfloat16=True)(torch.randn(3, settings.get("num_variables", 1), 20))
     assert dtypes == {
         "recurrent": torch.float32,
-        "fcn.0.conv": torch.float32,
-        "fcn.1.conv": torch.bfloat16,
-        "fcn.2.conv": torch.bfloat16,
+        "fcn.0.convs.0": torch.float32,
+        "fcn.1.convs.0": torch.bfloat16,
+        "fcn.2.convs.0": torch.bfloat16,
     }
 
 

@@ -1,4 +1,4 @@
-"""Exported graphs of the whole family. An export takes seconds: each network is exported once for all tests."""
+"""Exported graphs of the whole family."""
 
 import functools
 import logging
@@ -18,8 +18,6 @@ from lstm_fcn.serving.predictor import open_session
 from lstm_fcn.training import export
 from lstm_fcn.training.export import export_graph, export_weights, largest_difference
 from lstm_fcn.training.network.model import LSTMFCN, Classifier, Ensemble, Scaler
-
-pytestmark = pytest.mark.slow
 
 LENGTH = 24
 AGREEMENT = 2e-6

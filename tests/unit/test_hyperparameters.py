@@ -17,6 +17,7 @@ DEFAULTS = {
     "task": "auto",
     "num-variables": 1,
     "recurrent": "lstm",
+    "views": "auto",
     "convolutions": "true",
     "dimension-shuffle": "true",
     "squeeze-excite": "auto",
@@ -30,9 +31,11 @@ DEFAULTS = {
     "kernel-size-1": 8,
     "kernel-size-2": 5,
     "kernel-size-3": 3,
+    "dilations": "auto",
+    "kernel-features": 2000,
     "lr": 0.005,
     "batch-size": 0,
-    "epochs": 200,
+    "epochs": 0,
     "seed": 0,
     "scaling": "dataset",
     "missing-values": "error",
@@ -105,7 +108,7 @@ def test_plain_json_numbers_are_accepted() -> None:
 
 @pytest.mark.parametrize("text", ["None", "null", '"None"', "", None])
 def test_unset_means_default(text: str | None) -> None:
-    assert parse_hyperparameters({"epochs": text}).epochs == 200
+    assert parse_hyperparameters({"epochs": text}).epochs == 0
 
 
 @pytest.mark.parametrize("text", ["None", "null", "none", None])
@@ -127,7 +130,7 @@ def test_what_the_platform_adds_is_ignored() -> None:
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("epochs", "0"),
+        ("epochs", "-1"),
         ("epochs", "20001"),
         ("epochs", "1.5"),
         ("epochs", "many"),
@@ -167,7 +170,7 @@ def test_values_out_of_range_are_refused_with_name_value_and_range(name: str, te
 
 
 def test_json_true_is_not_the_number_one() -> None:
-    with pytest.raises(UserError, match="epochs=True must be an integer from 1 to 20000"):
+    with pytest.raises(UserError, match="epochs=True must be an integer from 0 to 20000"):
         parse_hyperparameters({"epochs": True})
 
 
@@ -178,9 +181,9 @@ def test_ends_of_ranges_are_allowed() -> None:
 
 def test_all_problems_are_named_at_once() -> None:
     with pytest.raises(UserError) as caught:
-        parse_hyperparameters({"epochs": "0", "dropout": "1.5", "learning-rate": "1", "num_layers": "2"})
+        parse_hyperparameters({"epochs": "-1", "dropout": "1.5", "learning-rate": "1", "num_layers": "2"})
     text = str(caught.value)
-    assert "epochs=0 must be an integer from 1 to 20000." in text
+    assert "epochs=-1 must be an integer from 0 to 20000." in text
     assert "dropout=1.5 must be a number from 0.0 to 0.99." in text
     assert "learning-rate is unknown" in text
     assert "num_layers is unknown; did you mean num-layers?" in text
@@ -193,6 +196,7 @@ def test_help_and_table_name_every_hyperparameter() -> None:
 
 
 PAPER = {"epochs": 2000, "lr": 0.001, "lr-schedule": "plateau", "batch-size": 128, "class-weight": "balanced"}
+PAPER |= {"views": "values", "dilations": "1", "kernel-features": 0}
 
 
 @pytest.mark.parametrize("text", ["paper", '"paper"', "Paper", " paper "])
@@ -224,8 +228,8 @@ def test_presets_are_documented() -> None:
 
 @pytest.mark.parametrize(("series", "expected"), [(1, 16), (128, 16), (240, 30), (512, 64), (10**6, 64)])
 def test_the_batch_size_depends_on_the_data_unless_it_is_set(series: int, expected: int) -> None:
-    assert Hyperparameters().with_batch_size(series).batch_size == expected
-    assert parse_hyperparameters({"batch-size": "128"}).with_batch_size(series).batch_size == 128
+    assert Hyperparameters().with_schedule(series).batch_size == expected
+    assert parse_hyperparameters({"batch-size": "128"}).with_schedule(series).batch_size == 128
 
 
 def test_the_table_tells_kind_bounds_and_choices() -> None:

@@ -1,7 +1,7 @@
 """The network against the papers (Karim et al. 2017, 2018 and 2019) and their published Keras code."""
 
 import math
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 import numpy as np
 import pytest
@@ -118,10 +118,11 @@ def test_convolutions_are_he_uniform() -> None:
     torch.manual_seed(0)
     for block in LSTMFCN(20, 2).fcn:
         assert isinstance(block, ConvBlock)
-        limit = math.sqrt(6 / (block.conv.in_channels * block.conv.kernel_size[1]))
-        assert 0.95 * limit < block.conv.weight.abs().max() <= limit
-        assert block.conv.bias is not None
-        assert not block.conv.bias.any()
+        (conv,) = block.convs
+        limit = math.sqrt(6 / (conv.in_channels * conv.kernel_size[1]))
+        assert 0.95 * limit < conv.weight.abs().max() <= limit
+        assert conv.bias is not None
+        assert not conv.bias.any()
 
 
 def keras_same_convolution(series: np.ndarray, weight: np.ndarray) -> np.ndarray:
@@ -136,7 +137,7 @@ def keras_same_convolution(series: np.ndarray, weight: np.ndarray) -> np.ndarray
 def test_same_padding_is_that_of_keras(width: int) -> None:
     block = ConvBlock(1, 3, width).eval()
     series = torch.randn(1, 1, 1, 12)
-    expected = keras_same_convolution(series.numpy().ravel(), block.conv.weight.detach().numpy()[:, 0, 0])
+    expected = keras_same_convolution(series.numpy().ravel(), block.convs[0].weight.detach().numpy()[:, 0, 0])
     with torch.no_grad():
         found = block(series)[0, :, 0]
     # A new block's statistics are mean 0 and variance 1, so that normalising divides by sqrt(1 + eps).
@@ -148,9 +149,10 @@ def plain_forward(network: LSTMFCN, series: Tensor) -> Tensor:
     features = series
     for block in network.fcn:
         assert isinstance(block, ConvBlock)
-        width = block.conv.kernel_size[1]
+        (conv,) = block.convs
+        width = conv.kernel_size[1]
         padded = nn.functional.pad(features, ((width - 1) // 2, width // 2))
-        features = nn.functional.conv1d(padded, block.conv.weight[:, :, 0], block.conv.bias)
+        features = nn.functional.conv1d(padded, conv.weight[:, :, 0], conv.bias)
         norm = block.norm
         features = nn.functional.batch_norm(
             features, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps
@@ -405,7 +407,7 @@ class TestJoiningLogits:
 class TestNetworkOfAJob:
     """What the hyperparameters make of it."""
 
-    SMALL: ClassVar = {"filters-1": 4, "filters-2": 6, "filters-3": 5}
+    SMALL: ClassVar = {"filters-1": 4, "filters-2": 6, "filters-3": 5, "views": "values", "dilations": "1"}
 
     @classmethod
     def make(cls, num_variables: int = 1, **settings: object) -> LSTMFCN | Ensemble:
@@ -418,8 +420,9 @@ class TestNetworkOfAJob:
         assert isinstance(network, LSTMFCN)
         return network
 
-    def test_by_default_it_is_that_of_the_paper(self) -> None:
-        network = make_network(parse_hyperparameters({"seed": 7}), num_variables=1, length=20, num_classes=3)
+    def test_with_the_preset_paper_it_is_that_of_the_paper(self) -> None:
+        settings = parse_hyperparameters({"seed": 7, "preset": "paper"})
+        network = make_network(settings, num_variables=1, length=20, num_classes=3)
         torch.manual_seed(7)
         expected = LSTMFCN(20, 3)
         assert repr(network) == repr(expected)
@@ -440,7 +443,8 @@ class TestNetworkOfAJob:
 
     def test_convolutions(self) -> None:
         network = self.make_one(3, kernel_size_1=7, kernel_size_2=2, kernel_size_3=1)
-        shapes = [tuple(weight.shape) for name, weight in network.named_parameters() if name.endswith("conv.weight")]
+        blocks = [cast(ConvBlock, block) for block in network.fcn]
+        shapes = [tuple(conv.weight.shape) for block in blocks for conv in block.convs]
         assert shapes == [(4, 3, 1, 7), (6, 4, 1, 2), (5, 6, 1, 1)]
 
     @pytest.mark.parametrize(("shuffle", "features"), [("true", 20), ("false", 3)])

@@ -84,5 +84,5 @@ def test_a_name_is_assigned_once() -> None:
 
 def test_explicit_values_leave_out_those_of_the_preset() -> None:
     assert explicit({"preset": "paper", "lr": "1e-2", "sagemaker_region": "x"}) == {"preset": "paper", "lr": "0.01"}
-    with pytest.raises(UserError, match="epochs=0 must be an integer"):
-        explicit({"epochs": "0"})
+    with pytest.raises(UserError, match="epochs=-1 must be an integer"):
+        explicit({"epochs": "-1"})

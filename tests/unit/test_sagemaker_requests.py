@@ -120,7 +120,10 @@ class TestTraining:
         ("changes", "message"),
         [
             ({"hyperparameters": {"epoch": "3"}}, "epoch is unknown; did you mean epochs?"),
-            ({"hyperparameters": {"lr": "2", "epochs": "0"}}, "lr=2 must be a number from 1e-07 to 1.0. epochs=0 must"),
+            (
+                {"hyperparameters": {"lr": "2", "epochs": "-1"}},
+                "lr=2 must be a number from 1e-07 to 1.0. epochs=-1 must",
+            ),
             (
                 {"hyperparameters": {"epochs": "3" + " " * 256}},
                 "The value of epochs has 257 characters; the limit is 256.",

@@ -15,7 +15,7 @@ from lstm_fcn.training.data.datasets import Data, Dataset
 from lstm_fcn.training.distributed import Group
 from lstm_fcn.training.explain import predict
 from lstm_fcn.training.loop import BestEpoch
-from lstm_fcn.training.network.model import make_network
+from lstm_fcn.training.network.model import Classifier, Scaler, make_network
 from lstm_fcn.training.output import summary
 from lstm_fcn.training.output.report import Report, page
 from tests.unit.groups import run_together
@@ -23,7 +23,8 @@ from tests.unit.groups import run_together
 LENGTH, CLASSES = 12, ("a", "b", "c")
 SETTINGS = parse_hyperparameters({"hidden-size": "2", "filters-1": "4", "filters-2": "4", "filters-3": "4"})
 torch.manual_seed(0)
-NETWORK = make_network(SETTINGS, 1, LENGTH, len(CLASSES)).eval()
+SCALING = Scaling(method="dataset", mean=(5.0,), std=(2.0,))
+NETWORK = make_network(SETTINGS, 1, LENGTH, len(CLASSES))
 ALL = slice(None)
 
 
@@ -43,7 +44,7 @@ def make_data(rows: slice, total: int = 30, task: Task = "multiclass", validatio
         preprocessing=STRICT,
         num_variables=1,
         length=LENGTH,
-        scaling=Scaling(method="dataset", mean=(5.0,), std=(2.0,)),
+        scaling=SCALING,
     )
     training = Dataset(series[rows], labels[rows])
     held_out = None if validation is None else Dataset(series[validation], labels[validation])
@@ -52,7 +53,8 @@ def make_data(rows: slice, total: int = 30, task: Task = "multiclass", validatio
 
 def make_report(data: Data, group: Group) -> Report:
     best = BestEpoch(1, {"train_loss": 0.5, "valid_loss": 0.5})
-    return summary.make_report(SETTINGS, data, NETWORK, best, [{"epoch": 1, "round": 0}], {}, group)
+    classifier = Classifier(Scaler(SCALING), NETWORK, data.problem.independent).eval()
+    return summary.make_report(SETTINGS, data, classifier, best, [{"epoch": 1, "round": 0}], {}, group)
 
 
 def shard(bounds: list[int], rank: int) -> slice:
@@ -96,7 +98,7 @@ def test_counts_and_scores_are_those_of_the_evaluated_rows() -> None:
     assert report.data["validation series"] == "10"
     validation = make_data(ALL, validation=slice(20, 30)).validation
     assert validation is not None
-    predictions = predict(NETWORK, validation.series, independent=False).argmax(axis=1)
+    predictions = predict(Classifier(Scaler(SCALING), NETWORK).eval(), validation.series).argmax(axis=1)
     np.testing.assert_array_equal(report.evaluation.confusion(), confusion_matrix(validation.labels, predictions))
 
 

@@ -591,7 +591,7 @@ def call(training: Path, tmp_path: Path, *arguments: str) -> int:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--epochs", "0"], "0 is not in the range 1<=x<=20000"),
+        (["--epochs", "-1"], "-1 is not in the range 0<=x<=20000"),
         (["--range", "lr"], "--range lr must be NAME=VALUE."),
         (["--range", "lr=0.1:0.2", "--range", "lr=0.1:0.3"], "--range sets lr twice."),
         (["--range", "lr=0.1:0.2", "--lr", "0.1"], "lr is set to 0.1 and also has the range 0.1:0.2"),

@@ -4,6 +4,7 @@ A series takes two paths: through three convolutions and an average over time, a
 through LSTM layers that see the T values of each variable as one step. A linear layer reads both.
 """
 
+from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -12,7 +13,18 @@ from torch import Tensor, nn
 
 from lstm_fcn.container.hyperparameters import Hyperparameters
 from lstm_fcn.container.problem import Scaling
+from lstm_fcn.training.network.kernels import KernelClassifier
 from lstm_fcn.training.network.recurrent import make_layer
+from lstm_fcn.training.network.views import Views
+
+# What the networks of an ensemble see with `views=auto` and `dilations=auto`; a single network is the first. Networks
+# that see the same make the same mistakes, and averaging them gains little.
+MEMBERS = (
+    ("values+differences", "1"),
+    ("values", "1"),
+    ("values+differences+deviations", "1+2+4+8"),
+    ("differences", "1+2+4+8"),
+)
 
 
 def make_network(settings: Hyperparameters, num_variables: int, length: int, num_classes: int) -> "LSTMFCN | Ensemble":
@@ -23,6 +35,7 @@ def make_network(settings: Hyperparameters, num_variables: int, length: int, num
     squeeze_excite = {"true": True, "false": False, "auto": num_variables > 1}[settings.squeeze_excite]
     members = []
     for k in range(settings.ensemble_size):
+        views, dilations = MEMBERS[k % len(MEMBERS)]
         torch.manual_seed(settings.seed + k)
         network = LSTMFCN(
             length,
@@ -37,6 +50,8 @@ def make_network(settings: Hyperparameters, num_variables: int, length: int, num
             squeeze_excite=squeeze_excite,
             filters=(settings.filters_1, settings.filters_2, settings.filters_3),
             kernel_sizes=(settings.kernel_size_1, settings.kernel_size_2, settings.kernel_size_3),
+            views=(views if settings.views == "auto" else settings.views).split("+"),
+            dilations=[int(d) for d in (dilations if settings.dilations == "auto" else settings.dilations).split("+")],
         )
         members.append(network)
     return members[0] if len(members) == 1 else Ensemble(members)
@@ -66,6 +81,8 @@ class LSTMFCN(nn.Module):
         squeeze_excite: bool = False,
         filters: tuple[int, int, int] = (128, 256, 128),
         kernel_sizes: tuple[int, int, int] = (8, 5, 3),
+        views: Sequence[str] = ("values",),
+        dilations: Sequence[int] = (1,),
     ) -> None:
         """Create a network for series `[num_variables, length]`.
 
@@ -82,14 +99,20 @@ class LSTMFCN(nn.Module):
             squeeze_excite: the first two convolutions weight their filters for each series (Karim et al. 2018).
             filters: of each convolution.
             kernel_sizes: of each convolution, in time steps.
+            views: what the network sees of each variable (see `Views`).
+            dilations: the filters of each convolution are divided among these.
         """
         super().__init__()
+        self.views = Views(views, num_variables, length)
         self.dimension_shuffle = dimension_shuffle
         self.recurrent = nn.Sequential()
         self.fcn = nn.Sequential()
         width = 0
         if recurrent != "none":
-            steps, features = (num_variables, length) if dimension_shuffle else (length, num_variables)
+            # With dimension shuffle, all views of a variable are one step.
+            steps, features = num_variables, length * len(views)
+            if not dimension_shuffle:
+                steps, features = length, num_variables * len(views)
             for number in range(num_layers):
                 last = number == num_layers - 1
                 self.recurrent.append(make_layer(recurrent, features, hidden_size, steps, last))
@@ -97,10 +120,10 @@ class LSTMFCN(nn.Module):
                 features, steps = hidden_size, 1 if recurrent == "dense" else steps
             width += hidden_size
         if convolutions:
-            channels = (num_variables, *filters)
+            channels = (num_variables * len(views), *filters)
             for k in range(3):
                 squeeze = squeeze_excite and k < 2
-                self.fcn.append(ConvBlock(channels[k], channels[k + 1], kernel_sizes[k], squeeze))
+                self.fcn.append(ConvBlock(channels[k], channels[k + 1], kernel_sizes[k], squeeze, dilations))
             width += filters[-1]
         self.linear = nn.Linear(width, num_classes)
         nn.init.xavier_uniform_(self.linear.weight)
@@ -122,14 +145,21 @@ class LSTMFCN(nn.Module):
         # In mixed precision, layers that read the series stay in float32: bfloat16 has three digits, which is not
         # enough if classes differ in the fourth, and these layers take hardly any time.
         with torch.autocast(series.device.type, enabled=False):
+            viewed = self.views(series)
             if len(self.recurrent):
-                hidden = self.recurrent(series if self.dimension_shuffle else series.transpose(1, 2))
+                hidden = self.recurrent(self.sequence(viewed))
             if len(self.fcn):
-                image = series.unsqueeze(2).to(memory_format=torch.channels_last)  # [B, M, 1, T]
+                image = viewed.unsqueeze(2).to(memory_format=torch.channels_last)  # [B, M, 1, T]
                 features = self.fcn[0](image)
         if features is not None:
             features = self.fcn[1:](features).squeeze(2).transpose(1, 2)
         return hidden, features
+
+    def sequence(self, viewed: Tensor) -> Tensor:
+        """The steps `[B, S, F]` that the recurrent layers read of a viewed series `[B, M * views, T]`."""
+        if not self.dimension_shuffle:
+            return viewed.transpose(1, 2)
+        return viewed.reshape(len(viewed), self.views.num_variables, viewed.shape[2] * len(self.views.names))
 
     def activation_map(self, features: Tensor, classes: Tensor) -> Tensor:
         """The class activation map (Zhou et al. 2016): how much each time step adds to the logit of a class.
@@ -163,24 +193,45 @@ class ConvBlock(nn.Module):
 
     As in the paper's Keras code: He-uniform weights, zero bias; Keras' momentum of 0.99 is 0.01 here. With
     `squeeze`, a squeeze-and-excite block follows.
+
+    convs: one for each dilation; they share the filters evenly.
     """
 
-    def __init__(self, channels: int, filters: int, kernel_size: int, squeeze: bool = False) -> None:
+    convs: Sequence[nn.Conv2d]
+
+    def __init__(
+        self, channels: int, filters: int, kernel_size: int, squeeze: bool = False, dilations: Sequence[int] = (1,)
+    ) -> None:
         super().__init__()
-        # An even kernel reaches one step further to the right, as in Keras.
-        self.padding = ((kernel_size - 1) // 2, kernel_size // 2)
-        symmetric = (0, self.padding[0]) if self.padding[0] == self.padding[1] else (0, 0)
-        self.conv = nn.Conv2d(channels, filters, (1, kernel_size), padding=symmetric)
+        convs, dilations = [], dilations[:filters]
+        for k, dilation in enumerate(dilations):
+            share = (filters + k) // len(dilations)
+            conv = nn.Conv2d(channels, share, (1, kernel_size), dilation=(1, dilation))
+            nn.init.kaiming_uniform_(conv.weight, nonlinearity="relu")
+            nn.init.zeros_(cast(Tensor, conv.bias))
+            # An even kernel reaches one step further to the right, as in Keras.
+            left, right = same_padding(conv)
+            if left == right:
+                conv.padding = (0, left)
+            convs.append(conv)
+        self.convs = nn.ModuleList(convs)  # type: ignore[assignment]  # it holds nothing else
         self.norm = nn.BatchNorm2d(filters, eps=1e-3, momentum=0.01)
         self.squeeze = SqueezeExcite(filters) if squeeze else None
-        nn.init.kaiming_uniform_(self.conv.weight, nonlinearity="relu")
-        nn.init.zeros_(cast(Tensor, self.conv.bias))
 
     def forward(self, image: Tensor) -> Tensor:
-        if self.padding[0] != self.padding[1]:
-            image = F.pad(image, self.padding)
-        active = F.relu(self.norm(self.conv(image)), inplace=True)
+        parts = []
+        for conv in self.convs:
+            left, right = same_padding(conv)
+            parts.append(conv(image if left == right else F.pad(image, (left, right))))
+        joined = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+        active = F.relu(self.norm(joined), inplace=True)
         return active if self.squeeze is None else self.squeeze(active)
+
+
+def same_padding(conv: nn.Conv2d) -> tuple[int, int]:
+    """Steps to add to the left and to the right of a series so that a convolution does not change its length."""
+    reach = conv.dilation[1] * (conv.kernel_size[1] - 1)
+    return reach // 2, reach - reach // 2
 
 
 class SqueezeExcite(nn.Module):
@@ -269,14 +320,25 @@ CONSTANT = 1e-12  # a standard deviation below this share of the mean is roundin
 
 
 class Classifier(nn.Module):
-    """Maps raw series to class probabilities and their explanation; this module is exported."""
+    """Maps raw series to class probabilities and their explanation; this module is exported.
 
-    def __init__(self, scaler: Scaler, network: LSTMFCN | Ensemble, independent: bool = False) -> None:
+    Its members, the networks and, with them, the kernel features, are trained separately. Probabilities are averaged:
+    kernel features count as much as all networks together.
+    """
+
+    def __init__(
+        self,
+        scaler: Scaler,
+        network: LSTMFCN | Ensemble,
+        independent: bool = False,
+        kernels: KernelClassifier | None = None,
+    ) -> None:
         """`independent`: each class has its own probability; otherwise they sum to 1."""
         super().__init__()
         self.scaler = scaler
         self.network = network
         self.independent = independent
+        self.kernels = kernels
 
     @property
     def members(self) -> list[LSTMFCN]:
@@ -286,28 +348,46 @@ class Classifier(nn.Module):
 
     @property
     def explains(self) -> bool:
-        """Whether there are convolutions, and therefore class activation maps."""
-        return len(self.members[0].fcn) > 0
+        """Whether there are class activation maps: of convolutions, or of kernel features."""
+        return len(self.members[0].fcn) > 0 or self.kernels is not None
 
     def forward(self, series: Tensor) -> tuple[Tensor, ...]:
         """Raw series, float64 `[B, M, T]`, to probabilities, float32 `[B, num_classes]`, and an explanation.
 
-        The explanation, float32 `[B, T]`, is the class activation map of the most probable class, averaged over the
-        networks of an ensemble. A network without convolutions has no explanation.
+        The explanation, float32 `[B, T]`, is the activation map of the most probable class. A network without
+        convolutions has no explanation.
         """
         scaled = self.scaler(series)
-        extracted = [member.extract(scaled) for member in self.members]
-        logits = [
-            member.linear(_join(hidden, features))
-            for member, (hidden, features) in zip(self.members, extracted, strict=True)
-        ]
-        each = [found.sigmoid() if self.independent else found.softmax(dim=-1) for found in logits]
-        probabilities = torch.stack(each).mean(dim=0) if len(each) > 1 else each[0]
-        if not self.explains:
-            return (probabilities,)
-        classes = probabilities.argmax(dim=1)
-        maps = [
-            member.activation_map(cast(Tensor, features), classes)
-            for member, (_, features) in zip(self.members, extracted, strict=True)
-        ]
-        return probabilities, torch.stack(maps).mean(dim=0) if len(maps) > 1 else maps[0]
+        probabilities = self.probabilities(scaled)
+        found = self.activation_map(scaled, probabilities.argmax(dim=1))
+        return (probabilities,) if found is None else (probabilities, found)
+
+    def logits(self, series: Tensor) -> Tensor:
+        """Scaled series, float32 `[B, M, T]`, to the logits of the probabilities, float32 `[B, num_classes]`."""
+        logits = join_logits(self.network(series), self.independent)
+        if self.kernels is None:
+            return logits
+        return join_logits(torch.stack([logits, self.kernels(series)], dim=1), self.independent)
+
+    def probabilities(self, series: Tensor) -> Tensor:
+        """Scaled series, float32 `[B, M, T]`, to probabilities, float32 `[B, num_classes]`."""
+        logits = self.logits(series).float()
+        return logits.sigmoid() if self.independent else logits.softmax(dim=1)
+
+    def activation_map(self, series: Tensor, classes: Tensor) -> Tensor | None:
+        """How much each time step adds to the logit of a class, averaged over the members like the probabilities.
+
+        Args:
+            series: scaled, float32 `[B, M, T]`.
+            classes: the class to explain for each series, int64 `[B]`.
+
+        Returns:
+            float32 `[B, T]`; None if no member has a map.
+        """
+        maps = []
+        if len(self.members[0].fcn):
+            found = [member.activation_map(cast(Tensor, member.extract(series)[1]), classes) for member in self.members]
+            maps.append(torch.stack(found).mean(dim=0))
+        if self.kernels is not None:
+            maps.append(self.kernels.activation_map(series, classes))
+        return torch.stack(maps).mean(dim=0) if maps else None

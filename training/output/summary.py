@@ -13,7 +13,7 @@ from lstm_fcn.training.data.datasets import Data, Dataset
 from lstm_fcn.training.distributed import Group
 from lstm_fcn.training.explain import activation_maps, predict, unscale
 from lstm_fcn.training.loop import BestEpoch
-from lstm_fcn.training.network.model import Network
+from lstm_fcn.training.network.model import Classifier
 from lstm_fcn.training.output.evaluation import Evaluation
 from lstm_fcn.training.output.explanations import Example
 from lstm_fcn.training.output.report import Report
@@ -27,20 +27,20 @@ Place = tuple[int, int]
 def make_report(
     settings: Hyperparameters,
     data: Data,
-    network: Network,
+    classifier: Classifier,
     best: BestEpoch,
     history: Sequence[Mapping[str, float]],
     versions: Mapping[str, str],
     group: Group,
 ) -> Report:
-    """Evaluate the trained network and describe the job.
+    """Evaluate the trained classifier and describe the job.
 
     Every process of the group must call this, each with its own part of the data; all of them return the same report.
 
     Args:
         settings: hyperparameters of the job.
         data: the part of this process.
-        network: on the CPU, in evaluation mode, the same in all processes.
+        classifier: on the CPU, in evaluation mode, the same in all processes.
         best: the selected epoch.
         history: metrics of each epoch.
         versions: of the packages that made the model.
@@ -54,7 +54,7 @@ def make_report(
         name: _count_classes(part, len(data.problem.classes), group) for name, part in parts.items()
     }
     name = list(parts)[-1]
-    evaluation, series = _evaluate(name, parts[name], sizes[name], data.problem, network, group)
+    evaluation, series = _evaluate(name, parts[name], sizes[name], data.problem, classifier, group)
     first_row = sum(group.gather("rows predicted for the report", len(series))[: group.rank])
     typical, mistakes = evaluation.typical(), evaluation.mistakes()
     chosen = _gather_series(series, first_row, [*typical, *mistakes], group)
@@ -69,13 +69,13 @@ def make_report(
         data=_describe(data.problem, {name: sum(found) for name, found in sizes.items()}),
         class_counts=counts,
         versions=versions,
-        examples=_examples(evaluation, typical, network, chosen, data.problem),
-        mistakes=_examples(evaluation, mistakes, network, chosen, data.problem),
+        examples=_examples(evaluation, typical, classifier, chosen, data.problem),
+        mistakes=_examples(evaluation, mistakes, classifier, chosen, data.problem),
     )
 
 
 def _evaluate(
-    name: Part, part: Dataset, sizes: list[int], problem: Problem, network: Network, group: Group
+    name: Part, part: Dataset, sizes: list[int], problem: Problem, classifier: Classifier, group: Group
 ) -> tuple[Evaluation, Tensor]:
     """Predict an evenly spaced sample of the rows of all processes.
 
@@ -87,7 +87,7 @@ def _evaluate(
     rows = np.linspace(0, len(part), wanted, endpoint=False).astype(np.int64)
     series, labels = part.batch(torch.from_numpy(rows).to(part.device))
     series = series.cpu()
-    probabilities = torch.from_numpy(predict(network, series, problem.independent))
+    probabilities = torch.from_numpy(predict(classifier, series))
     row_numbers = None
     if group.size == 1:
         row_numbers = 1 + (rows if part.rows is None else part.rows.cpu().numpy()[rows])
@@ -116,7 +116,7 @@ def _gather_series(series: Tensor, first_row: int, places: Sequence[Place], grou
 def _examples(
     evaluation: Evaluation,
     places: Sequence[Place],
-    network: Network,
+    classifier: Classifier,
     series: Mapping[int, Tensor],
     problem: Problem,
 ) -> list[Example]:
@@ -124,7 +124,7 @@ def _examples(
     if not places:
         return []
     scaled = torch.stack([series[row] for row, _ in places])
-    maps = activation_maps(network, scaled, [k for _, k in places])
+    maps = activation_maps(classifier, scaled, [k for _, k in places])
     shown = unscale(scaled.numpy(), problem.scaling)
     return [
         evaluation.example(place, shown[number], None if maps is None else maps[number])

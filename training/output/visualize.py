@@ -20,7 +20,7 @@ from lstm_fcn.training.distributed import Group
 from lstm_fcn.training.evaluate import evaluate
 from lstm_fcn.training.explain import activation_maps, attention, filters, load_classifier, predict, unscale
 from lstm_fcn.training.fit import class_weights
-from lstm_fcn.training.network.model import Network
+from lstm_fcn.training.network.model import Classifier
 from lstm_fcn.training.output import charts, explanations, layers
 from lstm_fcn.training.output.evaluation import Evaluation
 from lstm_fcn.training.output.explanations import Example
@@ -39,7 +39,7 @@ class Subject:
     """
 
     metadata: Metadata
-    network: Network
+    classifier: Classifier
     dataset: Dataset
     raw: NDArray[np.float64]
     evaluation: Evaluation
@@ -52,12 +52,12 @@ class Subject:
     def metrics(self) -> dict[str, float]:
         """The metrics that training logs for the validation data, measured on these series."""
         weights = class_weights(parse_hyperparameters(self.metadata.hyperparameters), self.metadata.problem)
-        return evaluate(self.network, self.dataset, weights, Group(), scores=True)
+        return evaluate(self.classifier.logits, self.dataset, weights, Group(), scores=True)
 
     def examples(self, places: list[tuple[int, int]]) -> list[Example]:
         """The series of the places, each with the activation map of its class."""
         rows, classes = zip(*places, strict=True)
-        maps = activation_maps(self.network, self.scaled[list(rows)], classes)
+        maps = activation_maps(self.classifier, self.scaled[list(rows)], classes)
         return [
             self.evaluation.example(place, self.raw[place[0]], None if maps is None else maps[number])
             for number, place in enumerate(places)
@@ -121,10 +121,10 @@ def read_subject(model: Path, data: Path) -> Subject:
     else:
         raw = unscale(scaled.series.numpy(), problem.scaling)
     truth: NDArray[np.int64] = scaled.labels.numpy().astype(np.int64)
-    probabilities = predict(classifier.network, scaled.series, problem.independent)
+    probabilities = predict(classifier, scaled.series)
     row_numbers = np.arange(1, len(truth) + 1)
     evaluation = Evaluation("validation", len(truth), problem.classes, truth, probabilities, row_numbers)
-    return Subject(metadata, classifier.network, scaled, raw, evaluation)
+    return Subject(metadata, classifier, scaled, raw, evaluation)
 
 
 def _draw_examples(subject: Subject, rows: Sequence[int], class_name: str | None) -> dict[str, Figure]:
@@ -156,7 +156,7 @@ def _draw_attention(subject: Subject, one_per_class: bool) -> dict[str, Figure]:
     rows = np.arange(min(len(labels), MAX_SERIES))
     if one_per_class:
         rows = np.sort(np.unique(labels, return_index=True)[1])
-    attended = attention(subject.network, subject.scaled[rows])
+    attended = attention(subject.classifier, subject.scaled[rows])
     if attended is None:
         return {}
     classes, series = subject.metadata.problem.classes, subject.raw[rows]
@@ -180,6 +180,6 @@ def _draw_filters(subject: Subject) -> dict[str, Figure]:
     series = subject.raw[0].mean(axis=0)
     figures = {}
     for number in (1, 2, 3):
-        weights, responses = filters(subject.network, number, subject.scaled[0])
+        weights, responses = filters(subject.classifier, number, subject.scaled[0])
         figures[f"filters-{number}"] = layers.filters(weights.astype(float), responses.astype(float), series)
     return figures
