@@ -16,12 +16,16 @@ from lstm_fcn.container.errors import AlgorithmError
 from lstm_fcn.container.problem import Scaling
 from lstm_fcn.serving.predictor import open_session
 from lstm_fcn.training import export
+from lstm_fcn.training.distributed import Group
 from lstm_fcn.training.export import export_graph, export_weights, largest_difference
+from lstm_fcn.training.network.kernels import KernelClassifier, KernelFeatures
 from lstm_fcn.training.network.model import LSTMFCN, Classifier, Ensemble, Scaler
+from lstm_fcn.training.network.views import Views, measure_statistics
 
 LENGTH = 24
 AGREEMENT = 2e-6
 SMALL: dict[str, Any] = {"hidden_size": 3, "filters": (4, 6, 5)}
+VIEWS = ("values", "differences", "deviations")
 KINDS = ("lstm", "gru", "rnn", "alstm", "dense")
 OVER_TIME = {"dimension_shuffle": False, "convolutions": False}
 
@@ -33,6 +37,7 @@ class Family(NamedTuple):
     variables: int
     networks: Sequence[dict[str, Any]]
     independent: bool = False
+    kernels: bool = False
 
 
 FAMILIES = {
@@ -41,6 +46,12 @@ FAMILIES = {
     "ALSTM-FCN": Family("dataset", 3, [{"recurrent": "alstm", "num_layers": 2}], independent=True),
     "convolutions alone": Family("none", 3, [{"recurrent": "none"}]),
     "ensemble": Family("series", 2, [{}, {}]),
+    "views and dilations": Family("series", 3, [{"views": VIEWS, "dilations": (1, 2, 4, 8), "filters": (16, 16, 16)}]),
+    "one variable, seen twice": Family("dataset", 1, [{"views": VIEWS[:2]}], kernels=True),
+    "members that differ, kernel features": Family(
+        "dataset", 2, [{"views": VIEWS[1:]}, {"dilations": (1, 2)}], independent=True, kernels=True
+    ),
+    "kernel features without convolutions": Family("dataset", 1, [{"convolutions": False}], kernels=True),
     # All kinds over time steps, in one graph, which is exported sooner than one for each.
     "over time": Family("dataset", 1, [OVER_TIME | {"recurrent": kind} for kind in KINDS]),
 }
@@ -49,14 +60,29 @@ FAMILIES = {
 def make(name: str, length: int = LENGTH) -> Classifier:
     family = FAMILIES[name]
     torch.manual_seed(0)
-    members = [LSTMFCN(length, 3, family.variables, **SMALL, **settings) for settings in family.networks]
+    members = [LSTMFCN(length, 3, family.variables, **(SMALL | settings)) for settings in family.networks]
     network = members[0] if len(members) == 1 else Ensemble(members)
     for parameter in network.parameters():  # of no particular value, so that none is without influence
         if parameter.requires_grad:
             torch.nn.init.normal_(parameter, std=0.5)
     mean, std = (1e7,) * family.variables, tuple(1.0 + k for k in range(family.variables))
+    for views in network.modules():
+        if isinstance(views, Views):
+            views.set_statistics(
+                measure_statistics([torch.randn(9, family.variables, length)], family.variables, length, Group())
+            )
     scaling = Scaling.model_validate({"method": family.scaling, "mean": mean, "std": std})
-    return Classifier(Scaler(scaling), network, family.independent).eval()
+    return Classifier(Scaler(scaling), network, family.independent, make_kernels(family, length)).eval()
+
+
+def make_kernels(family: Family, length: int) -> KernelClassifier | None:
+    if not family.kernels:
+        return None
+    features = KernelFeatures(length, family.variables, 252)
+    features.draw_biases(torch.randn(20, family.variables, length), seed=0)
+    kernels = KernelClassifier(features, 3)
+    torch.nn.init.normal_(kernels.linear.weight, std=0.5)
+    return kernels
 
 
 def make_rows(name: str, count: int, length: int = LENGTH) -> NDArray[np.float64]:
@@ -107,7 +133,7 @@ class TestFamily:
             for value in (*graph.input, *graph.output)
         }
         expected = {"series": ["batch", family.variables, LENGTH], "probabilities": ["batch", 3]}
-        if family.networks[0].get("convolutions", True):
+        if family.networks[0].get("convolutions", True) or family.kernels:
             expected["explanation"] = ["batch", LENGTH]
         assert shapes == expected
 
@@ -154,7 +180,7 @@ def test_the_difference_is_measured_on_the_graph() -> None:
     assert largest_difference(other, exported("LSTM-FCN"), make_rows("LSTM-FCN", 9)) > 1e-2
 
 
-@pytest.mark.parametrize("name", ["MLSTM-FCN", "ALSTM-FCN", "over time"])
+@pytest.mark.parametrize("name", ["MLSTM-FCN", "ALSTM-FCN", "over time", "views and dilations"])
 def test_no_weight_is_too_small_for_its_influence_to_be_seen(name: str) -> None:
     """Otherwise it would mean little that the graphs agree with torch."""
     rows = torch.from_numpy(make_rows(name, 9))

@@ -232,6 +232,12 @@ def test_the_batch_size_depends_on_the_data_unless_it_is_set(series: int, expect
     assert parse_hyperparameters({"batch-size": "128"}).with_schedule(series).batch_size == 128
 
 
+@pytest.mark.parametrize(("series", "expected"), [(1, 200), (128, 200), (512, 200), (600, 173), (5000, 63), (10**6, 5)])
+def test_the_number_of_epochs_depends_on_the_data_unless_it_is_set(series: int, expected: int) -> None:
+    assert Hyperparameters().with_schedule(series).epochs == expected
+    assert parse_hyperparameters({"epochs": "7"}).with_schedule(series).epochs == 7
+
+
 def test_the_table_tells_kind_bounds_and_choices() -> None:
     assert list(PARAMETERS) == list(DEFAULTS)
     assert {name: parameter.default for name, parameter in PARAMETERS.items()} == DEFAULTS

@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from lstm_fcn.container.errors import UserError
 from lstm_fcn.container.hyperparameters import parse_hyperparameters
 from lstm_fcn.container.problem import Problem, Scaling, Task
 from lstm_fcn.training.distributed import Group
-from lstm_fcn.training.fit import check_batch_size, class_weights
+from lstm_fcn.training.fit import check_batch_size, class_weights, guessing_loss
 from lstm_fcn.training.job import CURVE_POINTS, thin_out
 from lstm_fcn.training.loop import BestEpoch
 
@@ -76,3 +78,15 @@ def test_curves_have_few_points_and_the_epoch_that_was_kept(epochs: int) -> None
     assert {1, kept, epochs} <= set(found)
     assert len(found) == epochs if epochs <= CURVE_POINTS else CURVE_POINTS <= len(found) <= CURVE_POINTS + 1
     assert curves[0]["train_loss"] == 0.333333
+
+
+@pytest.mark.parametrize(
+    ("task", "counts", "total", "expected"),
+    [
+        ("binary", [5, 5], 10, math.log(2)),
+        ("multiclass", [8, 2, 0], 10, -0.8 * math.log(0.8) - 0.2 * math.log(0.2)),
+        ("multilabel", [5, 10], 10, math.log(2) / 2),
+    ],
+)
+def test_the_loss_of_guessing(task: Task, counts: list[int], total: int, expected: float) -> None:
+    assert guessing_loss(make_problem(task, counts, total)) == pytest.approx(expected)

@@ -46,6 +46,7 @@ def make_loop(
     stop: StopSignal | None = None,
     checkpoints: Checkpoints | None = None,
     weights_seed: int = 0,
+    unfitted_loss: float = math.inf,
     **settings: Any,
 ) -> Loop:
     """A loop over a small network; hyperparameters are written with underscores for dashes."""
@@ -55,7 +56,9 @@ def make_loop(
     network = make_network(parsed.model_copy(update={"seed": weights_seed}), variables, length, 2)
     weights = torch.ones(2) if training.labels.ndim == 1 else torch.ones(2, 2)
     stop = stop or StopSignal()
-    return Loop(network, training, validation, weights, parsed, CPU, stop, checkpoints=checkpoints)
+    return Loop(
+        network, training, validation, weights, parsed, CPU, stop, checkpoints=checkpoints, unfitted_loss=unfitted_loss
+    )
 
 
 def epoch_lines(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -313,12 +316,35 @@ class TestFineTuning:
         assert rates[19] < 0.001 > rates[39]
 
 
+class TestContinuation:
+    """A network that has not learned the training data is trained on."""
+
+    def test_two_rounds_at_most(self, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level(logging.INFO)
+        loop = make_loop(make_set(), epochs="3", lr_schedule="one-cycle", lr="0.01", unfitted_loss=1e-6)
+        loop.fit()
+        assert [(entry["round"], entry["epoch"]) for entry in loop.history] == [
+            (k, epoch) for k in range(3) for epoch in (1, 2, 3)
+        ]
+        found = [message for message in caplog.messages if message.startswith("continued for 3 more epochs")]
+        assert len(found) == 2
+        assert re.fullmatch(r"continued .*: the training loss of 0\.\d{3} is above 0\.000", found[0])
+        assert max(entry["lr"] for entry in loop.history[6:]) > 0.005  # not halved
+
+    def test_not_once_it_has_learned(self) -> None:
+        loop = make_loop(make_set(), epochs="3", unfitted_loss=10.0)
+        loop.fit()
+        assert len(loop.history) == 3
+
+
 SETTINGS: dict[str, dict[str, Any]] = {
     "plateau": {"lr_schedule": "plateau"},
     "one-cycle": {"lr_schedule": "one-cycle"},
     "constant": {"lr_schedule": "constant"},
     "fine-tuning": {"lr_schedule": "one-cycle", "fine_tune_rounds": "2", "epochs": "2"},
     "early stopping": {"early_stopping_patience": "1", "fine_tune_rounds": "1", "lr": "0.5", "epochs": "4"},
+    "continued": {"lr_schedule": "one-cycle", "epochs": "1", "unfitted_loss": 1e-6},
+    "members that differ": {"ensemble_size": "3", "views": "auto", "dilations": "auto"},
     "ensemble": {"ensemble_size": "2", "recurrent": "gru", "dimension_shuffle": "false"},
 }
 
