@@ -70,12 +70,12 @@ class Run:
     cells: int
     seed: int
     preset: str
-    ensemble: int = 1
+    ensemble: int = 0  # networks; 0: as many as the preset has
 
     @property
     def identity(self) -> tuple[str, str, int, int, str]:
         """Key of the run's row in the results."""
-        method = self.method if self.ensemble == 1 else f"{self.method}, ensemble of {self.ensemble}"
+        method = self.method if not self.ensemble else f"{self.method}, ensemble of {self.ensemble}"
         return self.dataset, method, self.cells, self.seed, self.preset
 
     def probabilities(self, folder: Path) -> Path:
@@ -86,7 +86,9 @@ class Run:
     def settings(self, problem: Description) -> Hyperparameters:
         """The hyperparameters for a problem."""
         values = METHODS[self.method] | {"preset": self.preset, "hidden-size": str(self.cells)}
-        values |= {"seed": str(self.seed), "ensemble-size": str(self.ensemble)}
+        values["seed"] = str(self.seed)
+        if self.ensemble:
+            values["ensemble-size"] = str(self.ensemble)
         if problem.num_variables > 1:
             values["num-variables"] = str(problem.num_variables)
         if problem.missing:
@@ -277,7 +279,7 @@ def _unpack(path: Path) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
 @click.option(
     "--preset", type=click.Choice(PARAMETERS["preset"].choices), default="default", help="of the hyperparameters"
 )
-@click.option("--ensemble-size", type=click.IntRange(1), default=1, help="networks that are trained together in a run")
+@click.option("--ensemble-size", type=click.IntRange(0), default=0, help="networks in an ensemble; 0: of the preset")
 @click.option(
     "--average", type=click.IntRange(0), default=0, metavar="K", help="add the averages of the predictions of K seeds"
 )

@@ -251,6 +251,13 @@ class Hyperparameters(BaseModel):
         le=0.9,
         description="share of the training data held out for validation, the same share of each class",
     )
+    cross_validation_folds: Integer = Field(
+        0,
+        ge=0,
+        le=100,
+        description="without validation data: predict each of this many parts of the training data by a model that was "
+        "trained on the others, report the result as validation metrics, then train the model on all data; 0: do not",
+    )
     checkpoint_epochs: Integer = Field(
         0, ge=0, le=20000, description="epochs from one checkpoint to the next; 0: by time only"
     )

@@ -47,6 +47,7 @@ class Group:
         self.rank, self.size = rank, size
         self.local_rank, self.local_size = local_rank, local_size
         self._store: TCPStore | None = None
+        self._gathered = 0
         self.has_left = False
 
     @classmethod
@@ -78,14 +79,18 @@ class Group:
         return self.rank == 0
 
     def gather(self, name: str, value: Any) -> list[Any]:
-        """Exchange JSON values: return the value of each process, by rank. A name can be used only once."""
+        """Exchange JSON values: return the value of each process, by rank.
+
+        All processes gather the same names in the same order.
+        """
         if self._store is None:
             return [value]
-        self._store.set(f"{name}/{self.rank}", json.dumps(value))
-        names = [f"{name}/{rank}" for rank in range(self.size)]
+        self._gathered += 1
+        self._store.set(f"{self._gathered} {name}/{self.rank}", json.dumps(value))
+        names = [f"{self._gathered} {name}/{rank}" for rank in range(self.size)]
         while not self._store.check(names):  # without a time limit: the heartbeat watches the others
             time.sleep(0.05)
-        return [json.loads(self._store.get(f"{name}/{rank}")) for rank in range(self.size)]
+        return [json.loads(self._store.get(place)) for place in names]
 
     def sum(self, values: Tensor) -> Tensor:
         """Sum over all processes, in place."""

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from lstm_fcn.container.errors import UserError
 from lstm_fcn.container.hyperparameters import Hyperparameters
-from lstm_fcn.container.metrics import metric_text
 from lstm_fcn.container.problem import Problem
 from lstm_fcn.training.checkpoint import Checkpoints
 from lstm_fcn.training.data.datasets import Data, Dataset
@@ -112,7 +111,7 @@ def fit(
             for name, part in parts.items()
             for metric, value in evaluate(classifier.logits, part, weights, group, scores=name == "valid").items()
         }
-        logger.info("network alone: %s", metric_text(best.metrics))
+        logger.info("network alone: %s", ", ".join(f"{name} {value:.6f}" for name, value in best.metrics.items()))
         best = replace(best, metrics=metrics)
     return Fit(classifier, best, loop.history, settings, loop.stopping)
 

@@ -2,6 +2,7 @@
 
 import logging
 import platform
+from dataclasses import replace
 from importlib.metadata import version
 
 import numpy as np
@@ -17,6 +18,7 @@ from lstm_fcn.container.metrics import metric_text
 from lstm_fcn.container.optml import OptML
 from lstm_fcn.container.problem import Problem
 from lstm_fcn.training.checkpoint import Checkpoints
+from lstm_fcn.training.cross_validation import OutOfFold, cross_validate
 from lstm_fcn.training.data.datasets import Data
 from lstm_fcn.training.data.loading import load
 from lstm_fcn.training.devices import choose_placement
@@ -55,12 +57,17 @@ def run(optml: OptML, stop: StopSignal, group: Group) -> None:
 
     data = load(channels, settings, group, earlier.metadata if earlier else None)
     logger.info("task: %s; classes: %s", data.problem.task, _describe_classes(data.problem))
+    folds = None
+    if settings.cross_validation_folds:
+        folds = cross_validate(data, settings, placement, group, stop)
     checkpoints = _open_checkpoints(optml, settings, data, earlier, group)
     trained = fit(data, settings, placement, group=group, stop=stop, checkpoints=checkpoints, earlier=earlier)
+    if folds:
+        trained = replace(trained, best=replace(trained.best, metrics=trained.best.metrics | folds.metrics))
     if group.is_first:
         _save(optml, data, trained)
     if not trained.stopped:  # the platform leaves little time after a stop
-        _report(optml, data, trained, group)
+        _report(optml, data, trained, folds, group)
     if group.is_first:
         logger.info("saved: %s, %s", trained.best.place, metric_text(trained.best.metrics))
         if checkpoints and not trained.stopped:
@@ -94,7 +101,7 @@ def thin_out(history: list[dict[str, float]], best: BestEpoch) -> list[dict[str,
     ]
 
 
-def _report(optml: OptML, data: Data, trained: Fit, group: Group) -> None:
+def _report(optml: OptML, data: Data, trained: Fit, folds: OutOfFold | None, group: Group) -> None:
     """Write the report; if that fails, the job still succeeds, because it has a model.
 
     Every process calls this, because the report covers the data of all of them; the first one writes.
@@ -104,7 +111,7 @@ def _report(optml: OptML, data: Data, trained: Fit, group: Group) -> None:
     from lstm_fcn.training.output.summary import make_report
 
     classifier = trained.classifier.cpu()
-    report = make_report(trained.settings, data, classifier, trained.best, trained.history, versions(), group)
+    report = make_report(trained.settings, data, classifier, trained.best, trained.history, versions(), folds, group)
     if not group.is_first:
         return
     try:

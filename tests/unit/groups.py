@@ -23,12 +23,11 @@ class ThreadGroup(Group):
         super().__init__(rank, barrier.parties, rank % local_size, local_size)
         self._barrier = barrier
         self._values = values
-        self._names: set[str] = set()
 
     def gather(self, name: str, value: Any) -> list[Any]:
-        assert name not in self._names, f"{name} is used twice"
-        self._names.add(name)
-        return [json.loads(text) for text in self._exchange(json.dumps(value))]
+        names, values = zip(*map(json.loads, self._exchange(json.dumps([name, value]))), strict=True)
+        assert set(names) == {name}, "all processes must gather the same in the same order"
+        return list(values)
 
     def sum(self, values: Tensor) -> Tensor:
         return values.copy_(torch.stack(self._exchange(values.clone())).sum(dim=0))

@@ -45,6 +45,7 @@ DEFAULTS = {
     "fine-tune-rounds": 0,
     "early-stopping-patience": 0,
     "validation-fraction": 0.0,
+    "cross-validation-folds": 0,
     "checkpoint-epochs": 0,
     "checkpoint-minutes": 5.0,
     "device": "auto",

@@ -176,7 +176,7 @@ def test_the_result_comes_first() -> None:
 def test_without_validation_data_the_page_warns() -> None:
     found = Page(page(report(evaluation=evaluation(part="training"), best_epoch=(2, 1))))
     assert found.texts["dd"][0] == "0.950"
-    assert "There is no validation data." in found.text
+    assert "There is no validation data, so it is unknown" in found.text
     assert "epoch 2 of fine-tuning round 1" in found.text
 
 

@@ -54,7 +54,7 @@ def make_data(rows: slice, total: int = 30, task: Task = "multiclass", validatio
 def make_report(data: Data, group: Group) -> Report:
     best = BestEpoch(1, {"train_loss": 0.5, "valid_loss": 0.5})
     classifier = Classifier(Scaler(SCALING), NETWORK, data.problem.independent).eval()
-    return summary.make_report(SETTINGS, data, classifier, best, [{"epoch": 1, "round": 0}], {}, group)
+    return summary.make_report(SETTINGS, data, classifier, best, [{"epoch": 1, "round": 0}], {}, None, group)
 
 
 def shard(bounds: list[int], rank: int) -> slice:

@@ -148,7 +148,7 @@ def sort_classes(labels: set[str]) -> list[str]:
 
 
 def count_classes(labels: NDArray[np.generic], classes: int, group: Group, name: str) -> list[int]:
-    """Count the series of each class over all processes; `name` is unique among what the group gathers."""
+    """Count the series of each class over all processes; `name` is that of what the group gathers."""
     counts = labels.sum(axis=0).astype(np.int64) if labels.ndim > 1 else np.bincount(labels, minlength=classes)
     totals: list[int] = np.sum(group.gather(name, counts.tolist()), axis=0).tolist()
     return totals

@@ -14,14 +14,14 @@ from lstm_fcn.training.output.explanations import Example
 class Evaluation:
     """Predicted probabilities of N labelled series.
 
-    part: the data that the series belong to.
+    part: the data that the series belong to; cross-validation: training data, predicted by models trained without it.
     rows: number of series in that data; if greater than N, this is a sample.
     truth: int `[N]`, indices into `classes`; or `[N, C]` of 0 and 1 for independent classes.
     probabilities: float `[N, C]`.
     row_numbers: int `[N]`, rows of the user's data, counted from 1; None if unknown, as with several processes.
     """
 
-    part: Literal["training", "validation"]
+    part: Literal["training", "validation", "cross-validation"]
     rows: int
     classes: Sequence[str]
     truth: NDArray[np.integer]

@@ -166,7 +166,7 @@ def _printable(value: object) -> object:
 
 def _headlines(report: Report) -> list[tuple[str, float, float | None]]:
     """Name and value of each metric, and beside a validation metric its value on the training data."""
-    validated = report.evaluation.part == "validation"
+    validated = report.evaluation.part != "training"
     prefix = "valid_" if validated else "train_"
     return [
         (name, report.metrics[prefix + key], report.metrics.get(f"train_{key}") if validated else None)

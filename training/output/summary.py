@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lstm_fcn.container.hyperparameters import Hyperparameters
 from lstm_fcn.container.problem import Problem
+from lstm_fcn.training.cross_validation import OutOfFold
 from lstm_fcn.training.data.datasets import Data, Dataset
 from lstm_fcn.training.distributed import Group
 from lstm_fcn.training.explain import activation_maps, predict, unscale
@@ -31,6 +32,7 @@ def make_report(
     best: BestEpoch,
     history: Sequence[Mapping[str, float]],
     versions: Mapping[str, str],
+    folds: OutOfFold | None,
     group: Group,
 ) -> Report:
     """Evaluate the trained classifier and describe the job.
@@ -44,6 +46,7 @@ def make_report(
         best: the selected epoch.
         history: metrics of each epoch.
         versions: of the packages that made the model.
+        folds: predictions of the training series by cross-validation, which are then evaluated.
         group: the job's processes.
     """
     parts: dict[Part, Dataset] = {"training": data.training}
@@ -54,7 +57,7 @@ def make_report(
         name: _count_classes(part, len(data.problem.classes), group) for name, part in parts.items()
     }
     name = list(parts)[-1]
-    evaluation, series = _evaluate(name, parts[name], sizes[name], data.problem, classifier, group)
+    evaluation, series = _evaluate(name, parts[name], sizes[name], data.problem, classifier, folds, group)
     first_row = sum(group.gather("rows predicted for the report", len(series))[: group.rank])
     typical, mistakes = evaluation.typical(), evaluation.mistakes()
     chosen = _gather_series(series, first_row, [*typical, *mistakes], group)
@@ -75,7 +78,13 @@ def make_report(
 
 
 def _evaluate(
-    name: Part, part: Dataset, sizes: list[int], problem: Problem, classifier: Classifier, group: Group
+    name: Part,
+    part: Dataset,
+    sizes: list[int],
+    problem: Problem,
+    classifier: Classifier,
+    folds: OutOfFold | None,
+    group: Group,
 ) -> tuple[Evaluation, Tensor]:
     """Predict an evenly spaced sample of the rows of all processes.
 
@@ -87,12 +96,12 @@ def _evaluate(
     rows = np.linspace(0, len(part), wanted, endpoint=False).astype(np.int64)
     series, labels = part.batch(torch.from_numpy(rows).to(part.device))
     series = series.cpu()
-    probabilities = torch.from_numpy(predict(classifier, series))
+    probabilities = folds.probabilities[rows] if folds else torch.from_numpy(predict(classifier, series))
     row_numbers = None
     if group.size == 1:
         row_numbers = 1 + (rows if part.rows is None else part.rows.cpu().numpy()[rows])
     evaluation = Evaluation(
-        part=name,
+        part="cross-validation" if folds else name,
         rows=total,
         classes=problem.classes,
         truth=group.gather_rows(labels).numpy().astype(np.int64),

@@ -1,0 +1,120 @@
+"""Cross-validation: every training series is predicted by a classifier that was trained without it."""
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lstm_fcn.container.errors import UserError
+from lstm_fcn.container.hyperparameters import Hyperparameters
+from lstm_fcn.container.problem import Problem
+from lstm_fcn.training.data.datasets import Data, Dataset
+from lstm_fcn.training.data.labels import count_classes
+from lstm_fcn.training.devices import Placement
+from lstm_fcn.training.distributed import Group
+from lstm_fcn.training.explain import predict
+from lstm_fcn.training.fit import fit
+from lstm_fcn.training.scores import measure_scores
+from lstm_fcn.training.stop import StopBeforeTraining, StopSignal
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class OutOfFold:
+    """Predictions of this process's training series.
+
+    probabilities: float32 `[N, C]`.
+    metrics: over the series of all processes, named like those of validation data.
+    """
+
+    probabilities: Tensor
+    metrics: dict[str, float]
+
+
+def cross_validate(
+    data: Data, settings: Hyperparameters, placement: Placement, group: Group, stop: StopSignal
+) -> OutOfFold:
+    """Train `cross-validation-folds` classifiers, each without one fold of the training series, and predict that fold.
+
+    The series are scaled by the statistics of all of them.
+
+    Raises:
+        UserError: there are fewer series than folds, or as `fit` does.
+        StopBeforeTraining: a stop was requested.
+    """
+    folds, training, problem = settings.cross_validation_folds, data.training, data.problem
+    labels = training.labels if training.rows is None else training.labels[training.rows]
+    number_of = draw_folds(labels.numpy(), folds, settings.seed)
+    if problem.series_count < folds:
+        raise UserError(f"cross-validation-folds={folds} is more than the {problem.series_count} training series.")
+    probabilities = torch.zeros(len(labels), len(problem.classes))
+    for fold in range(folds):
+        held_out = number_of == fold
+        part = _without(data, held_out, group)
+        with _only_warnings():
+            trained = fit(part, settings, placement, group=group, stop=stop)
+        if trained.stopped:
+            raise StopBeforeTraining
+        positions = np.flatnonzero(held_out)
+        series = training.batch(torch.from_numpy(positions))[0]
+        probabilities[positions] = torch.from_numpy(predict(trained.classifier, series.to(placement.device)))
+        seen = torch.from_numpy(number_of <= fold)
+        metrics = measure(probabilities[seen], labels[seen], group)
+        if group.is_first:
+            logger.info(
+                "cross-validation: fold %d of %d, accuracy so far %.4f", fold + 1, folds, metrics["valid_accuracy"]
+            )
+    return OutOfFold(probabilities, metrics)
+
+
+def draw_folds(labels: NDArray[np.generic], folds: int, seed: int) -> NDArray[np.int64]:
+    """Draw the fold of each series, int64 `[N]`, with the same share of each class in every fold."""
+    _, strata = np.unique(labels, axis=0, return_inverse=True)
+    order = np.random.default_rng(seed).permutation(len(labels))
+    order = order[np.argsort(strata.reshape(-1)[order], kind="stable")]
+    numbers = np.empty(len(labels), np.int64)
+    numbers[order] = np.arange(len(labels)) % folds
+    return numbers
+
+
+def measure(probabilities: Tensor, labels: Tensor, group: Group) -> dict[str, float]:
+    """Loss and scores of probabilities `[N, C]` over all processes, named like those of validation data."""
+    safe = probabilities.double().clamp(1e-7, 1 - 1e-7)
+    if labels.ndim > 1:
+        losses = -torch.where(labels > 0.5, safe, 1 - safe).log().mean(dim=1)
+    else:
+        losses = -safe.log().gather(1, labels[:, None])[:, 0]
+    loss, count = group.sum(torch.stack([losses.sum(), torch.tensor(float(len(losses)))])).tolist()
+    scores = measure_scores(probabilities, labels, group, threshold=0.5)
+    return {"valid_loss": loss / count} | {f"valid_{name}": value for name, value in scores.items()}
+
+
+def _without(data: Data, held_out: NDArray[np.bool_], group: Group) -> Data:
+    """The data without some of the training series."""
+    training = data.training
+    positions = torch.from_numpy(np.flatnonzero(~held_out))
+    rows = positions if training.rows is None else training.rows[positions]
+    kept: Dataset = replace(training, rows=rows)
+    counts = count_classes(training.labels[rows].numpy(), len(data.problem.classes), group, "class counts of a fold")
+    problem: Problem = data.problem.model_copy(
+        update={"class_counts": tuple(counts), "series_count": sum(group.gather("rows of a fold", len(kept)))}
+    )
+    return replace(data, problem=problem, training=kept, validation=None)
+
+
+@contextlib.contextmanager
+def _only_warnings() -> Iterator[None]:
+    """Without the lines of every epoch, which are read as the progress and the metrics of the job."""
+    parent = logging.getLogger("lstm_fcn.training")
+    before = parent.level
+    parent.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        parent.setLevel(before)
