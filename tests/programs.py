@@ -84,6 +84,7 @@ SMALL = {
     "filters-3": "4",
     "kernel-size-1": "3",
     "hidden-size": "2",
+    "kernel-features": "84",
     "epochs": "3",
 }
 

@@ -119,9 +119,10 @@ def test_a_share_of_the_files_for_each(machines: Machines) -> None:
 
 
 def test_a_machine_without_any_file(machines: Machines) -> None:
-    results = machines.prepare().give_shares("".join(ROWS)).run()
+    results = machines.prepare(cross_validation_folds="2").give_shares("".join(ROWS)).run()
     machines.assert_succeeded(results)
     assert "training: 13 series" in results[0].stdout
+    assert "cross-validation: fold 2 of 2, accuracy so far " in results[0].stdout
 
 
 @pytest.mark.parametrize("broken", [0, 1])
