@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import numpy as np
 import onnx
+import torch
 from numpy.typing import ArrayLike, NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
@@ -69,9 +70,9 @@ def to_onnx(classifier: Classifier, num_variables: int, length: int) -> bytes:
     found = [_network(graph, member, scaled) for member in classifier.members]
     squash = "Sigmoid" if classifier.independent else "Softmax"  # over the last axis
     each = [graph.add(squash, logits) for logits, _ in found]
-    above: list[str] = []
+    kernel_maps = ""
     if classifier.kernels is not None:
-        logits, above = _kernels(graph, classifier.kernels, scaled)
+        logits, kernel_maps = _kernels(graph, classifier.kernels, scaled, length)
         each = [graph.add("Mean", *each), graph.add(squash, logits)]
     graph.add("Mean", *each, outputs=["probabilities"])
     if classifier.explains:
@@ -84,7 +85,8 @@ def to_onnx(classifier: Classifier, num_variables: int, length: int) -> bytes:
         ]
         if classifier.kernels is not None:
             networks = [graph.add("Mean", *maps)] if maps else []
-            maps = [*networks, _kernel_map(graph, classifier.kernels, above, classes, length)]
+            num_classes = classifier.kernels.linear.out_features
+            maps = [*networks, _map_of_class(graph, kernel_maps, classes, num_classes)]
         graph.add("Mean", *maps, outputs=["explanation"])
     return graph.serialize(shapes, "series")
 
@@ -194,34 +196,42 @@ def _views(graph: Graph, views: Views, series: str) -> str:
     return graph.add("Reshape", stacked, graph.constant([0, views.num_variables * len(found), -1]))
 
 
-def _kernels(graph: Graph, kernels: KernelClassifier, series: str) -> tuple[str, list[str]]:
-    """Scaled series to logits `[B, C]`, and where responses are above the biases, for each bank `[B, F, T']`."""
+STEEP = 1e30  # times a distance from a bias, limited to 0 and 1: whether it is greater than 0
+
+
+def _kernels(graph: Graph, kernels: KernelClassifier, series: str, length: int) -> tuple[str, str]:
+    """Scaled series to logits `[B, C]`, and the activation map of every class `[B, C, T]`, whose mean they are.
+
+    The mean over time and the linear layer change places with `KernelClassifier.forward`, so that all is convolutions,
+    one value for each bias and time step is never written to memory, and the map costs nothing more.
+    """
     image = graph.add("Unsqueeze", series, graph.constant([2]))
-    above, features = [], []
+    limits = graph.constant(np.float32(0.0)), graph.constant(np.float32(1.0))
+    maps, start = [], 0
     for bank in kernels.features.banks:
-        kernel = bank.weights[:, :, None].float()
-        responses = _convolve(graph, image, kernel, None, (bank.padding, bank.padding), bank.dilation)  # [B, K, 1, T']
-        greater = graph.add("Greater", responses, graph.constant(bank.bias[:, :, None]))  # [B, K, biases, T']
-        above.append(graph.add("Cast", greater, to=TensorProto.FLOAT))
-        shares = graph.add("ReduceMean", above[-1], graph.constant([3]), keepdims=0)
-        features.append(graph.add("Flatten", shares))
-    return _linear(graph, graph.add("Concat", *features, axis=1), kernels.linear.weight, kernels.linear.bias), above
-
-
-def _kernel_map(graph: Graph, kernels: KernelClassifier, above: list[str], classes: str, length: int) -> str:
-    """`KernelClassifier.activation_map`: `[B, T]`."""
-    parts, start, middle = [], 0, graph.constant([1])
-    for bank, where in zip(kernels.features.banks, above, strict=True):
-        size = bank.bias.numel()
+        count, size = len(bank.kernels), bank.bias.numel()
+        padding = (bank.padding, bank.padding)
+        responses = _convolve(graph, image, bank.weights[:, :, None].float(), None, padding, bank.dilation)
+        slopes, biases = torch.full((size, 1, 1, 1), STEEP), -STEEP * bank.bias.reshape(-1)
+        distances = graph.add("Conv", responses, graph.constant(slopes), graph.constant(biases), group=count)
+        above = graph.add("Clip", distances, *limits)
         steps = length if bank.padding else length - (WIDTH - 1) * bank.dilation
-        weight = kernels.linear.weight[:, start : start + size] * (length / steps)
-        chosen = graph.add("Unsqueeze", graph.add("Gather", graph.constant(weight), classes), middle)
-        flat = graph.add("Reshape", where, graph.constant([0, size, steps]))
-        part = graph.add("Squeeze", graph.add("MatMul", chosen, flat), middle)
+        weights = kernels.linear.weight[:, start : start + size, None, None] * (length / steps)
+        part = graph.add("Conv", above, graph.constant(weights))
         cut = (length - steps) // 2
-        parts.append(graph.add("Pad", part, graph.constant([0, cut, 0, cut])) if cut else part)
+        maps.append(graph.add("Pad", part, graph.constant([0, 0, 0, cut, 0, 0, 0, cut])) if cut else part)
         start += size
-    return graph.add("Sum", *parts)
+    joined = graph.add("Squeeze", graph.add("Sum", *maps), graph.constant([2]))
+    # A product instead of ReduceMean, to which OpenVINO adds a bias along the wrong axis.
+    mean = graph.add("MatMul", joined, graph.constant(np.full((length, 1), 1 / length, np.float32)))
+    return graph.add("Add", graph.add("Squeeze", mean, graph.constant([2])), graph.constant(kernels.linear.bias)), joined
+
+
+def _map_of_class(graph: Graph, maps: str, classes: str, num_classes: int) -> str:
+    """Of the maps of all classes `[B, C, T]` that of one class for each series, `[B, T]`."""
+    middle = graph.constant([1])
+    chosen = graph.add("OneHot", classes, graph.constant([num_classes]), graph.constant(np.array([0, 1], np.float32)))
+    return graph.add("Squeeze", graph.add("MatMul", graph.add("Unsqueeze", chosen, middle), maps), middle)
 
 
 def _recurrent(graph: Graph, layer: nn.Module, sequence: str) -> str:
