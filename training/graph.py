@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from lstm_fcn.training.network.kernels import WIDTH, KernelClassifier
-from lstm_fcn.training.network.model import CONSTANT, LSTMFCN, Classifier, ConvBlock, Scaler, same_padding
+from lstm_fcn.training.network.model import CONSTANT, KERNEL_SHARE, LSTMFCN, Classifier, ConvBlock, Scaler, same_padding
 from lstm_fcn.training.network.recurrent import GRU, LSTM, RNN, AttentionLSTM, Dense
 from lstm_fcn.training.network.views import Views
 
@@ -69,25 +69,25 @@ def to_onnx(classifier: Classifier, num_variables: int, length: int) -> bytes:
     scaled = _scale(graph, classifier.scaler, "series")
     found = [_network(graph, member, scaled) for member in classifier.members]
     squash = "Sigmoid" if classifier.independent else "Softmax"  # over the last axis
-    each = [graph.add(squash, logits) for logits, _ in found]
+    average = graph.add("Mean", *(graph.add(squash, logits) for logits, _ in found))
     kernel_maps = ""
     if classifier.kernels is not None:
         logits, kernel_maps = _kernels(graph, classifier.kernels, scaled, length)
-        each = [graph.add("Mean", *each), graph.add(squash, logits)]
-    graph.add("Mean", *each, outputs=["probabilities"])
+        average = _weigh(graph, average, graph.add(squash, logits))
+    graph.add("Identity", average, outputs=["probabilities"])
     if classifier.explains:
         shapes["explanation"] = (TensorProto.FLOAT, ["batch", length])
-        classes = graph.add("ArgMax", "probabilities", axis=1, keepdims=0)
+        classes = graph.add("ArgMax", average, axis=1, keepdims=0)
         maps = [
             _activation_map(graph, member, features, classes)
             for member, (_, features) in zip(classifier.members, found, strict=True)
             if features
         ]
+        average = graph.add("Mean", *maps) if maps else ""
         if classifier.kernels is not None:
-            networks = [graph.add("Mean", *maps)] if maps else []
             num_classes = classifier.kernels.linear.out_features
-            maps = [*networks, _map_of_class(graph, kernel_maps, classes, num_classes)]
-        graph.add("Mean", *maps, outputs=["explanation"])
+            average = _weigh(graph, average, _map_of_class(graph, kernel_maps, classes, num_classes))
+        graph.add("Identity", average, outputs=["explanation"])
     return graph.serialize(shapes, "series")
 
 
@@ -224,7 +224,19 @@ def _kernels(graph: Graph, kernels: KernelClassifier, series: str, length: int) 
     joined = graph.add("Squeeze", graph.add("Sum", *maps), graph.constant([2]))
     # A product instead of ReduceMean, to which OpenVINO adds a bias along the wrong axis.
     mean = graph.add("MatMul", joined, graph.constant(np.full((length, 1), 1 / length, np.float32)))
-    return graph.add("Add", graph.add("Squeeze", mean, graph.constant([2])), graph.constant(kernels.linear.bias)), joined
+    return graph.add(
+        "Add", graph.add("Squeeze", mean, graph.constant([2])), graph.constant(kernels.linear.bias)
+    ), joined
+
+
+def _weigh(graph: Graph, of_networks: str, of_kernels: str) -> str:
+    """The average of both by their weights; "" for networks that have nothing."""
+    share = graph.constant(np.float32(KERNEL_SHARE))
+    weighed = graph.add("Mul", of_kernels, share)
+    if not of_networks:
+        return weighed
+    rest = graph.constant(np.float32(1 - KERNEL_SHARE))
+    return graph.add("Add", graph.add("Mul", of_networks, rest), weighed)
 
 
 def _map_of_class(graph: Graph, maps: str, classes: str, num_classes: int) -> str:
