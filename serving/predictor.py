@@ -62,10 +62,11 @@ class Predictor:
                 does not support bfloat16.
         """
         self.metadata, graph = artifact.load(folder)
-        sessions = [open_session(graph, precision)]
+        has_kernels = self.metadata.hyperparameters.get("kernel-features", 0) != 0
+        sessions = [open_session(graph, precision, has_kernels)]
         self.engine = ENGINES[sessions[0].get_providers()[0]]  # CUDA, OpenVINO or CPU
         if self.engine == "OpenVINO":  # it crashed, rarely, when two threads ran the first blocks of one session
-            sessions += [open_session(graph, precision) for _ in range(threads - 1)]
+            sessions += [open_session(graph, precision, has_kernels) for _ in range(threads - 1)]
         self._outputs = [output.name for output in sessions[0].get_outputs()]
         zeros = np.zeros((1, self.metadata.problem.num_variables, self.metadata.problem.length))
         for session in sessions:  # the first series is slow
@@ -114,14 +115,21 @@ class Predictor:
                 values[block] = output
 
 
-def open_session(graph: bytes, precision: Precision) -> onnxruntime.InferenceSession:
+def open_session(graph: bytes, precision: Precision, has_kernels: bool = False) -> onnxruntime.InferenceSession:
     """A single-threaded session on the best engine; running blocks in parallel is faster than threads within a block.
+
+    Args:
+        graph: the content of `model.onnx`.
+        precision: of the predictions.
+        has_kernels: the graph has kernel features, for which ONNX Runtime's own operators are faster than OpenVINO's.
 
     Raises:
         UserError: the engine does not support bfloat16.
     """
     available = onnxruntime.get_available_providers()
     engine = next(name for name in ENGINES if name in available)
+    if engine == "OpenVINOExecutionProvider" and has_kernels and precision == "float32":
+        engine = "CPUExecutionProvider"
     if precision != "float32" and engine != "OpenVINOExecutionProvider":
         raise UserError(f"LSTM_FCN_PRECISION={precision} needs OpenVINO, which is not installed; use float32.")
     options = onnxruntime.SessionOptions()

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from lstm_fcn.training.network.kernels import WIDTH, KernelClassifier
+from lstm_fcn.training.network.kernels import Bank, KernelClassifier
 from lstm_fcn.training.network.model import CONSTANT, KERNEL_SHARE, LSTMFCN, Classifier, ConvBlock, Scaler, same_padding
 from lstm_fcn.training.network.recurrent import GRU, LSTM, RNN, AttentionLSTM, Dense
 from lstm_fcn.training.network.views import Views
@@ -209,17 +209,11 @@ def _kernels(graph: Graph, kernels: KernelClassifier, series: str, length: int) 
     limits = graph.constant(np.float32(0.0)), graph.constant(np.float32(1.0))
     maps, start = [], 0
     for bank in kernels.features.banks:
-        count, size = len(bank.kernels), bank.bias.numel()
-        padding = (bank.padding, bank.padding)
-        responses = _convolve(graph, image, bank.weights[:, :, None].float(), None, padding, bank.dilation)
-        slopes, biases = torch.full((size, 1, 1, 1), STEEP), -STEEP * bank.bias.reshape(-1)
-        distances = graph.add("Conv", responses, graph.constant(slopes), graph.constant(biases), group=count)
-        above = graph.add("Clip", distances, *limits)
-        steps = length if bank.padding else length - (WIDTH - 1) * bank.dilation
-        weights = kernels.linear.weight[:, start : start + size, None, None] * (length / steps)
-        part = graph.add("Conv", above, graph.constant(weights))
-        cut = (length - steps) // 2
-        maps.append(graph.add("Pad", part, graph.constant([0, 0, 0, cut, 0, 0, 0, cut])) if cut else part)
+        size = bank.bias.numel()
+        above = graph.add("Clip", _distances(graph, bank, image), *limits)
+        weights = kernels.linear.weight[:, start : start + size].reshape(-1, *bank.bias.shape).movedim(0, -1)
+        filled = _fill(weights).flatten(0, 1).T
+        maps.append(graph.add("Conv", above, graph.constant(filled[:, :, None, None])))
         start += size
     joined = graph.add("Squeeze", graph.add("Sum", *maps), graph.constant([2]))
     # A product instead of ReduceMean, to which OpenVINO adds a bias along the wrong axis.
@@ -227,6 +221,24 @@ def _kernels(graph: Graph, kernels: KernelClassifier, series: str, length: int) 
     return graph.add(
         "Add", graph.add("Squeeze", mean, graph.constant([2])), graph.constant(kernels.linear.bias)
     ), joined
+
+
+def _distances(graph: Graph, bank: Bank, image: str) -> str:
+    """`[B, M, 1, T]` to the steep distances of all responses from all biases, `[B, 96 * biases, 1, T]`."""
+    weights, bias = _fill(bank.weights)[:, :, None], -STEEP * _fill(bank.bias)
+    count, each = bias.shape
+    padding = (bank.padding, bank.padding)
+    if weights.shape[1] == 1:  # the same kernel again for each bias: more products, but in one operator
+        repeated = STEEP * weights.repeat_interleave(each, dim=0)
+        return _convolve(graph, image, repeated, bias.flatten(), padding, bank.dilation)
+    responses = _convolve(graph, image, weights, None, padding, bank.dilation)
+    slopes = graph.constant(torch.full((count * each, 1, 1, 1), STEEP))
+    return graph.add("Conv", responses, slopes, graph.constant(bias.flatten()), group=count)
+
+
+def _fill(rows: Tensor) -> Tensor:
+    """Rows of the kernels `[84, ...]`, and zeros up to 96: engines have faster operators for multiples of 16."""
+    return torch.cat([rows.float(), rows.new_zeros(-len(rows) % 16, *rows.shape[1:])])
 
 
 def _weigh(graph: Graph, of_networks: str, of_kernels: str) -> str:

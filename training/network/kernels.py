@@ -24,38 +24,35 @@ ABOVE_ROUNDING = 1e-5
 
 
 class Bank(nn.Module):
-    """Kernels of one dilation, with or without padding, and their biases.
+    """All kernels at one dilation, and their biases: series `[B, M, T]` to responses `[B, 84, T]`.
 
-    Series `[B, M, T]` to responses `[B, K, T']`. With padding T' is T; without, only positions count at which the
-    kernel lies within the series.
-
-    kernels: positions in `HIGH`.
+    Unlike in the paper, all responses are padded; leaving out the padding for half of the kernels gains nothing.
     """
 
     channels: Tensor
     bias: Tensor
 
-    def __init__(self, kernels: list[int], dilation: int, padded: bool, biases: int, channels: Tensor) -> None:
-        """`channels`, bool `[K, M]`: the variables that each kernel reads; their responses are added."""
+    def __init__(self, dilation: int, biases: int, channels: Tensor) -> None:
+        """`channels`, bool `[84, M]`: the variables that each kernel reads; their responses are added."""
         super().__init__()
-        self.kernels, self.dilation = kernels, dilation
-        self.padding = (WIDTH // 2) * dilation if padded else 0
+        self.dilation = dilation
+        self.padding = (WIDTH // 2) * dilation
         self.register_buffer("channels", channels)
-        self.register_buffer("bias", torch.zeros(len(kernels), biases))
-        self._weights = torch.full((len(kernels), 1, WIDTH), -1.0)
-        for row, kernel in enumerate(kernels):
-            self._weights[row, 0, list(HIGH[kernel])] = 2.0
+        self.register_buffer("bias", torch.zeros(len(HIGH), biases))
+        self._weights = torch.full((len(HIGH), 1, WIDTH), -1.0)
+        for row, places in enumerate(HIGH):
+            self._weights[row, 0, list(places)] = 2.0
 
     @property
     def weights(self) -> Tensor:
-        """float32 `[K, M, WIDTH]`."""
+        """float32 `[84, M, WIDTH]`."""
         return self._weights.to(self.channels.device) * self.channels[:, :, None]
 
     def responses(self, series: Tensor) -> Tensor:
         return F.conv1d(series, self.weights, padding=self.padding, dilation=self.dilation)
 
     def above(self, series: Tensor) -> Tensor:
-        """Where responses are above the biases, float32 `[B, K * biases, T']`."""
+        """Where responses are above the biases, float32 `[B, 84 * biases, T]`."""
         return (self.responses(series).unsqueeze(2) > self.bias[:, :, None]).flatten(1, 2).float()
 
 
@@ -73,13 +70,9 @@ class KernelFeatures(nn.Module):
         each = max(1, round(count / len(HIGH)))
         banks = []
         random = np.random.default_rng(0)
-        for number, (dilation, biases) in enumerate(choose_dilations(length, each)):
-            for parity in (0, 1):
-                kernels = list(range(parity, len(HIGH), 2))
-                # In turns with padding and without, if a kernel fits into the series at all.
-                padded = (number + parity) % 2 == 0 or (WIDTH - 1) * dilation >= length
-                channels = torch.from_numpy(np.stack([draw_channels(num_variables, random) for _ in kernels]))
-                banks.append(Bank(kernels, dilation, padded, biases, channels))
+        for dilation, biases in choose_dilations(length, each):
+            channels = torch.from_numpy(np.stack([draw_channels(num_variables, random) for _ in HIGH]))
+            banks.append(Bank(dilation, biases, channels))
         self.banks = nn.ModuleList(banks)  # type: ignore[assignment]  # it holds nothing else
         self.count = len(HIGH) * each
 
@@ -92,7 +85,7 @@ class KernelFeatures(nn.Module):
         """
         random, number = np.random.default_rng(seed), 1
         for bank in self.banks:
-            drawn = torch.from_numpy(random.integers(len(series), size=len(bank.kernels)))
+            drawn = torch.from_numpy(random.integers(len(series), size=len(HIGH)))
             responses = bank.responses(series[drawn.to(series.device)]).diagonal().T
             levels = torch.arange(number, number + bank.bias.numel(), dtype=torch.float64) * GOLDEN_RATIO % 1
             number += bank.bias.numel()
@@ -133,13 +126,9 @@ class KernelClassifier(nn.Module):
 
     def activation_map(self, series: Tensor, classes: Tensor) -> Tensor:
         """How much each time step adds to the logit of a class, as `LSTMFCN.activation_map`: float32 `[B, T]`."""
-        length = series.shape[2]
-        total = torch.zeros(len(series), length, device=series.device)
-        weights, start = self.linear.weight[classes], 0
-        for bank in self.features.banks:
-            above, size = bank.above(series), bank.bias.numel()
-            part = torch.matmul(weights[:, None, start : start + size], above).squeeze(1)
-            cut = (length - part.shape[1]) // 2  # a step counts more if there are fewer of them
-            total += F.pad(part, (cut, cut)) * (length / part.shape[1])
-            start += size
-        return total
+        sizes = [bank.bias.numel() for bank in self.features.banks]
+        weights = self.linear.weight[classes].unsqueeze(1).split(sizes, dim=2)  # type: ignore[no-untyped-call]
+        parts = [
+            torch.matmul(weight, bank.above(series)) for weight, bank in zip(weights, self.features.banks, strict=True)
+        ]
+        return torch.stack(parts).sum(dim=0).squeeze(1)
