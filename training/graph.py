@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from lstm_fcn.training.network.kernels import Bank, KernelClassifier
+from lstm_fcn.training.network.kernels import STEPS_PER_UNIT, Bank, KernelClassifier
 from lstm_fcn.training.network.model import CONSTANT, KERNEL_SHARE, LSTMFCN, Classifier, ConvBlock, Scaler, same_padding
 from lstm_fcn.training.network.recurrent import GRU, LSTM, RNN, AttentionLSTM, Dense
 from lstm_fcn.training.network.views import Views
@@ -196,7 +196,7 @@ def _views(graph: Graph, views: Views, series: str) -> str:
     return graph.add("Reshape", stacked, graph.constant([0, views.num_variables * len(found), -1]))
 
 
-STEEP = 1e30  # times a distance from a bias, limited to 0 and 1: whether it is greater than 0
+STEEP = 2.0**100  # times a distance from a bias, limited to 0 and 1: whether it is greater than 0; exact
 
 
 def _kernels(graph: Graph, kernels: KernelClassifier, series: str, length: int) -> tuple[str, str]:
@@ -205,15 +205,18 @@ def _kernels(graph: Graph, kernels: KernelClassifier, series: str, length: int) 
     The mean over time and the linear layer change places with `KernelClassifier.forward`, so that all is convolutions,
     one value for each bias and time step is never written to memory, and the map costs nothing more.
     """
-    image = graph.add("Unsqueeze", series, graph.constant([2]))
+    steps = graph.add("Round", graph.add("Mul", series, graph.constant(np.float32(STEPS_PER_UNIT))))
+    image = graph.add("Unsqueeze", steps, graph.constant([2]))
     limits = graph.constant(np.float32(0.0)), graph.constant(np.float32(1.0))
     maps, start = [], 0
     for bank in kernels.features.banks:
         size = bank.bias.numel()
         above = graph.add("Clip", _distances(graph, bank, image), *limits)
         weights = kernels.linear.weight[:, start : start + size].reshape(-1, *bank.bias.shape).movedim(0, -1)
-        filled = _fill(weights).flatten(0, 1).T
-        maps.append(graph.add("Conv", above, graph.constant(filled[:, :, None, None])))
+        filled = _fill(weights).flatten(0, 1).T * (length / bank.steps(length))
+        part = graph.add("Conv", above, graph.constant(filled[:, :, None, None]))
+        cut = (length - bank.steps(length)) // 2
+        maps.append(graph.add("Pad", part, graph.constant([0, 0, 0, cut, 0, 0, 0, cut])) if cut else part)
         start += size
     joined = graph.add("Squeeze", graph.add("Sum", *maps), graph.constant([2]))
     # A product instead of ReduceMean, to which OpenVINO adds a bias along the wrong axis.
@@ -224,7 +227,7 @@ def _kernels(graph: Graph, kernels: KernelClassifier, series: str, length: int) 
 
 
 def _distances(graph: Graph, bank: Bank, image: str) -> str:
-    """`[B, M, 1, T]` to the steep distances of all responses from all biases, `[B, 96 * biases, 1, T]`."""
+    """`[B, M, 1, T]` to the steep distances of all responses from all biases, `[B, 48 * biases, 1, T']`."""
     weights, bias = _fill(bank.weights)[:, :, None], -STEEP * _fill(bank.bias)
     count, each = bias.shape
     padding = (bank.padding, bank.padding)
@@ -237,7 +240,7 @@ def _distances(graph: Graph, bank: Bank, image: str) -> str:
 
 
 def _fill(rows: Tensor) -> Tensor:
-    """Rows of the kernels `[84, ...]`, and zeros up to 96: engines have faster operators for multiples of 16."""
+    """Rows of the kernels `[42, ...]`, and zeros up to 48: engines have faster operators for multiples of 16."""
     return torch.cat([rows.float(), rows.new_zeros(-len(rows) % 16, *rows.shape[1:])])
 
 

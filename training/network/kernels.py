@@ -18,41 +18,49 @@ WIDTH = 9
 HIGH = tuple(itertools.combinations(range(WIDTH), 3))  # positions of the weights 2 of each kernel; the others are -1
 GOLDEN_RATIO = (math.sqrt(5) + 1) / 2  # its multiples, modulo 1, spread evenly over 0 to 1
 MOST_VARIABLES = 9  # that one kernel reads
-# A bias is this much above its quantile. Otherwise, where a series is constant and the response is 0 but for rounding,
-# rounding would decide whether it is above a bias of 0, differently in each engine.
-ABOVE_ROUNDING = 1e-5
+# Series are rounded to this many steps per unit, so that responses are integers that float32 holds exactly, and biases
+# lie halfway between two integers. Otherwise, rounding would decide some comparisons, differently in each engine.
+STEPS_PER_UNIT = 2.0**14
 
 
 class Bank(nn.Module):
-    """All kernels at one dilation, and their biases: series `[B, M, T]` to responses `[B, 84, T]`.
+    """Half of the kernels at one dilation, with or without padding, and their biases.
 
-    Unlike in the paper, all responses are padded; leaving out the padding for half of the kernels gains nothing.
+    Rounded series `[B, M, T]` to responses `[B, 42, T']`. With padding T' is T; without, only positions count at which
+    the kernel lies within the series.
     """
 
     channels: Tensor
     bias: Tensor
 
-    def __init__(self, dilation: int, biases: int, channels: Tensor) -> None:
-        """`channels`, bool `[84, M]`: the variables that each kernel reads; their responses are added."""
+    def __init__(self, parity: int, dilation: int, padded: bool, biases: int, channels: Tensor) -> None:
+        """Create the even (0) or odd (1) kernels in `HIGH`.
+
+        `channels`, bool `[42, M]`: the variables that each kernel reads; their responses are added.
+        """
         super().__init__()
         self.dilation = dilation
-        self.padding = (WIDTH // 2) * dilation
+        self.padding = (WIDTH // 2) * dilation if padded else 0
         self.register_buffer("channels", channels)
-        self.register_buffer("bias", torch.zeros(len(HIGH), biases))
-        self._weights = torch.full((len(HIGH), 1, WIDTH), -1.0)
-        for row, places in enumerate(HIGH):
+        self.register_buffer("bias", torch.zeros(len(channels), biases))
+        self._weights = torch.full((len(channels), 1, WIDTH), -1.0)
+        for row, places in enumerate(HIGH[parity::2]):
             self._weights[row, 0, list(places)] = 2.0
+
+    def steps(self, length: int) -> int:
+        """T' for series of T steps."""
+        return length if self.padding else length - (WIDTH - 1) * self.dilation
 
     @property
     def weights(self) -> Tensor:
-        """float32 `[84, M, WIDTH]`."""
+        """float32 `[42, M, WIDTH]`."""
         return self._weights.to(self.channels.device) * self.channels[:, :, None]
 
     def responses(self, series: Tensor) -> Tensor:
         return F.conv1d(series, self.weights, padding=self.padding, dilation=self.dilation)
 
     def above(self, series: Tensor) -> Tensor:
-        """Where responses are above the biases, float32 `[B, 84 * biases, T]`."""
+        """Where responses are above the biases, float32 `[B, 42 * biases, T']`."""
         return (self.responses(series).unsqueeze(2) > self.bias[:, :, None]).flatten(1, 2).float()
 
 
@@ -70,9 +78,12 @@ class KernelFeatures(nn.Module):
         each = max(1, round(count / len(HIGH)))
         banks = []
         random = np.random.default_rng(0)
-        for dilation, biases in choose_dilations(length, each):
-            channels = torch.from_numpy(np.stack([draw_channels(num_variables, random) for _ in HIGH]))
-            banks.append(Bank(dilation, biases, channels))
+        for number, (dilation, biases) in enumerate(choose_dilations(length, each)):
+            for parity in (0, 1):
+                # In turns with padding and without, if a kernel fits into the series at all.
+                padded = (number + parity) % 2 == 0 or (WIDTH - 1) * dilation >= length
+                channels = np.stack([draw_channels(num_variables, random) for _ in HIGH[parity::2]])
+                banks.append(Bank(parity, dilation, padded, biases, torch.from_numpy(channels)))
         self.banks = nn.ModuleList(banks)  # type: ignore[assignment]  # it holds nothing else
         self.count = len(HIGH) * each
 
@@ -83,17 +94,23 @@ class KernelFeatures(nn.Module):
             series: scaled training series, float32 `[K, M, T]`.
             seed: of the draw.
         """
-        random, number = np.random.default_rng(seed), 1
+        random, number, series = np.random.default_rng(seed), 1, round_series(series)
         for bank in self.banks:
-            drawn = torch.from_numpy(random.integers(len(series), size=len(HIGH)))
+            drawn = torch.from_numpy(random.integers(len(series), size=len(bank.bias)))
             responses = bank.responses(series[drawn.to(series.device)]).diagonal().T
             levels = torch.arange(number, number + bank.bias.numel(), dtype=torch.float64) * GOLDEN_RATIO % 1
             number += bank.bias.numel()
             for row, (response, shares) in enumerate(zip(responses, levels.view(bank.bias.shape), strict=True)):
-                bank.bias[row] = response.quantile(shares.float().to(response.device)) + ABOVE_ROUNDING
+                bank.bias[row] = response.quantile(shares.float().to(response.device)).floor() + 0.5
 
     def forward(self, series: Tensor) -> Tensor:
-        return torch.cat([bank.above(series).mean(dim=2) for bank in self.banks], dim=1)
+        rounded = round_series(series)
+        return torch.cat([bank.above(rounded).mean(dim=2) for bank in self.banks], dim=1)
+
+
+def round_series(series: Tensor) -> Tensor:
+    """Scaled series in steps, rounded to integers, half to even; float32."""
+    return (series * STEPS_PER_UNIT).round()
 
 
 def choose_dilations(length: int, each: int) -> list[tuple[int, int]]:
@@ -128,7 +145,10 @@ class KernelClassifier(nn.Module):
         """How much each time step adds to the logit of a class, as `LSTMFCN.activation_map`: float32 `[B, T]`."""
         sizes = [bank.bias.numel() for bank in self.features.banks]
         weights = self.linear.weight[classes].unsqueeze(1).split(sizes, dim=2)  # type: ignore[no-untyped-call]
-        parts = [
-            torch.matmul(weight, bank.above(series)) for weight, bank in zip(weights, self.features.banks, strict=True)
-        ]
-        return torch.stack(parts).sum(dim=0).squeeze(1)
+        rounded = round_series(series)
+        total = torch.zeros(len(series), 1, series.shape[2], device=series.device)
+        for weight, bank in zip(weights, self.features.banks, strict=True):
+            part = torch.matmul(weight, bank.above(rounded))
+            cut = (series.shape[2] - part.shape[2]) // 2
+            total += F.pad(part, (cut, cut)) * (series.shape[2] / part.shape[2])  # fewer steps count more each
+        return total.squeeze(1)
