@@ -34,10 +34,10 @@ class TestTraining:
         assert ", 1 thread(s)" in result.stdout
 
     def test_bad_input_fails_with_a_text(self, job: TrainingJob) -> None:
-        job.prepare(epochs="0")
+        job.prepare(epochs="-1")
         result = docker("run", "--rm", "-v", f"{job.root}:/opt/ml", TRAIN, check=False)
         assert result.returncode == 2
-        assert job.failure.read_text().startswith("UserError: Hyperparameters: epochs=0 must be")
+        assert job.failure.read_text().startswith("UserError: Hyperparameters: epochs=-1 must be")
 
 
 class TestServing:
