@@ -100,4 +100,4 @@ def test_data_with_a_header(tmp_path: Path) -> None:
 
 
 def test_the_preset_of_the_paper(tmp_path: Path) -> None:
-    assert train_and_predict(tmp_path, "ItalyPowerDemand", {"preset": "paper"}) >= 0.95
+    assert train_and_predict(tmp_path, "ItalyPowerDemand", {"preset": "paper", "epochs": "500"}) >= 0.95
