@@ -17,6 +17,7 @@ from lstm_fcn.container.hyperparameters import Hyperparameters
 from lstm_fcn.container.problem import Problem
 from lstm_fcn.training.data.datasets import Dataset
 from lstm_fcn.training.distributed import Group
+from lstm_fcn.training.evaluate import EVALUATION_BATCH
 from lstm_fcn.training.network.kernels import HIGH, KernelClassifier, KernelFeatures
 from lstm_fcn.training.scores import measure_scores
 
@@ -24,7 +25,6 @@ logger = logging.getLogger(__name__)
 
 PENALTIES = np.logspace(-3, 6, 19)  # for features of variance 1
 MOST_FEATURES = 2**26  # of all series together, half a gigabyte; of more series, some are drawn
-PART_VALUES = 2**26  # responses of kernels, times biases, that are computed at once
 CONSTANT = 1e-6  # a feature with a smaller standard deviation carries nothing
 Array = NDArray[np.float64]
 
@@ -142,9 +142,8 @@ def fit_kernels(training: Dataset, problem: Problem, settings: Hyperparameters, 
     chosen = order[:most].sort().values
     examples = group.gather_rows(training.batch(order[: len(HIGH)])[0])
     model.features.draw_biases(examples.to(training.device), settings.seed)
-    size = max(1, PART_VALUES // (model.features.count * problem.length))
     features, labels = [], []
-    for rows in chosen.split(size):  # type: ignore[no-untyped-call]
+    for rows in chosen.split(EVALUATION_BATCH):  # type: ignore[no-untyped-call]
         series, truth = training.batch(rows)
         features.append(model.features(series).cpu())
         labels.append(truth.cpu())

@@ -21,6 +21,7 @@ MOST_VARIABLES = 9  # that one kernel reads
 # Series are rounded to this many steps per unit, so that responses are integers that float32 holds exactly, and biases
 # lie halfway between two integers. Otherwise, rounding would decide some comparisons, differently in each engine.
 STEPS_PER_UNIT = 2.0**14
+MOST_VALUES = 2**24  # comparisons with biases that are held in memory at once
 
 
 class Bank(nn.Module):
@@ -104,8 +105,10 @@ class KernelFeatures(nn.Module):
                 bank.bias[row] = response.quantile(shares.float().to(response.device)).floor() + 0.5
 
     def forward(self, series: Tensor) -> Tensor:
-        rounded = round_series(series)
-        return torch.cat([bank.above(rounded).mean(dim=2) for bank in self.banks], dim=1)
+        largest = max(bank.bias.numel() for bank in self.banks)
+        size = max(1, MOST_VALUES // (largest * series.shape[2]))
+        parts = round_series(series).split(size)  # type: ignore[no-untyped-call]
+        return torch.cat([torch.cat([bank.above(part).mean(dim=2) for bank in self.banks], dim=1) for part in parts])
 
 
 def round_series(series: Tensor) -> Tensor:
