@@ -179,12 +179,12 @@ def train_and_test(run: Run, folder: Path, probabilities: Path) -> list[Row]:
     series, labels = test.batch(torch.arange(len(test)))
     classifier, truth = found.classifier, labels.numpy()
     predicted = {"": predict(classifier, series.to(placement.device))}
+    seconds = round(time.perf_counter() - started, 1)  # before its parts are predicted alone, too
     if classifier.kernels is not None:
         for name, part in zip(ALONE, (classifier.network, classifier.kernels), strict=True):
             alone = Classifier(classifier.scaler, cast(Network, part)).eval()
             predicted[name] = predict(alone, series.to(placement.device))
     write_atomically((run.probabilities(probabilities), pack(predicted[""], truth)))
-    seconds = round(time.perf_counter() - started, 1)
     row = Row(
         *run.identity,
         **_scores(predicted[""], truth),

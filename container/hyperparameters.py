@@ -371,6 +371,8 @@ def parse_hyperparameters(raw: Mapping[str, Any]) -> Hyperparameters:
         raise UserError(
             "Hyperparameters: recurrent=none with convolutions=false leaves no network; change one of them."
         )
+    if settings.cross_validation_folds == 1:
+        raise UserError("Hyperparameters: cross-validation-folds=1 leaves nothing to train on; use at least 2, or 0.")
     return settings
 
 

@@ -60,7 +60,7 @@ class Graph:
 
 
 def to_onnx(classifier: Classifier, num_variables: int, length: int) -> bytes:
-    """The graph of `Classifier.forward`: `series` in, `probabilities` and, with convolutions, `explanation` out."""
+    """The graph of `Classifier.forward`: `series` in, `probabilities` and, if it explains, `explanation` out."""
     graph = Graph()
     shapes: dict[str, tuple[int, list[str | int]]] = {
         "series": (TensorProto.DOUBLE, ["batch", num_variables, length]),
@@ -203,7 +203,7 @@ def _kernels(graph: Graph, kernels: KernelClassifier, series: str, length: int) 
     """Scaled series to logits `[B, C]`, and the activation map of every class `[B, C, T]`, whose mean they are.
 
     The mean over time and the linear layer change places with `KernelClassifier.forward`, so that all is convolutions,
-    one value for each bias and time step is never written to memory, and the map costs nothing more.
+    and the map costs nothing more.
     """
     steps = graph.add("Round", graph.add("Mul", series, graph.constant(np.float32(STEPS_PER_UNIT))))
     image = graph.add("Unsqueeze", steps, graph.constant([2]))

@@ -57,10 +57,10 @@ def run(optml: OptML, stop: StopSignal, group: Group) -> None:
 
     data = load(channels, settings, group, earlier.metadata if earlier else None)
     logger.info("task: %s; classes: %s", data.problem.task, _describe_classes(data.problem))
+    checkpoints = _open_checkpoints(optml, settings, data, earlier, group)
     folds = None
     if settings.cross_validation_folds:
         folds = cross_validate(data, settings, placement, group, stop)
-    checkpoints = _open_checkpoints(optml, settings, data, earlier, group)
     trained = fit(data, settings, placement, group=group, stop=stop, checkpoints=checkpoints, earlier=earlier)
     if folds:
         trained = replace(trained, best=replace(trained.best, metrics=trained.best.metrics | folds.metrics))

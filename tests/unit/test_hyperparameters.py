@@ -265,3 +265,8 @@ def test_the_table_tells_kind_bounds_and_choices() -> None:
 def test_epochs_can_be_the_resource_of_hyperband() -> None:
     epochs = PARAMETERS["epochs"]
     assert (epochs.kind, epochs.high) == ("integer", 20000)
+
+
+def test_one_fold_is_refused_before_any_data_is_read() -> None:
+    with pytest.raises(UserError, match="cross-validation-folds=1 leaves nothing to train on; use at least 2, or 0"):
+        parse_hyperparameters({"cross-validation-folds": "1"})

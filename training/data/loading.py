@@ -47,8 +47,6 @@ def load(channels: dict[str, Source], settings: Hyperparameters, group: Group, e
         raise UserError("validation-fraction must be 0 if the job has a validation channel.")
     if settings.cross_validation_folds and ("validation" in channels or settings.validation_fraction):
         raise UserError("cross-validation-folds must be 0 if there is validation data; use one of the two.")
-    if settings.cross_validation_folds == 1:
-        raise UserError("cross-validation-folds=1 leaves nothing to train on; use at least 2, or 0.")
     preprocessing = Preprocessing(missing_values=settings.missing_values, length_policy=settings.length_policy)
     method = earlier.problem.scaling.method if earlier else settings.scaling
     scaling = None if method == "dataset" else Scaling(method=method)

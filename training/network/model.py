@@ -359,8 +359,8 @@ class Classifier(nn.Module):
     def forward(self, series: Tensor) -> tuple[Tensor, ...]:
         """Raw series, float64 `[B, M, T]`, to probabilities, float32 `[B, num_classes]`, and an explanation.
 
-        The explanation, float32 `[B, T]`, is the activation map of the most probable class. A network without
-        convolutions has no explanation.
+        The explanation, float32 `[B, T]`, is the activation map of the most probable class. Without convolutions
+        and without kernel features there is none.
         """
         scaled = self.scaler(series)
         probabilities = self.probabilities(scaled)
