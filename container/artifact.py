@@ -25,7 +25,7 @@ class Metadata(BaseModel):
     float32 `[batch, length]`, the class activation map of the most probable class.
 
     explains: the graph has the output `explanation`; a network without convolutions has none.
-    best_epoch: epoch and fine-tuning round of the saved weights.
+    best_epoch: epoch and round of the saved weights.
     curves: the metrics of epochs spread over the whole training, as in the log.
     sha256: checksums of the other files.
     """

@@ -50,7 +50,7 @@ class EpochLine:
     """The log line of one epoch: `format` writes it, `parse` reads it.
 
     epoch, epochs: number of the epoch in its round, from 1, and the epochs of each round.
-    round: fine-tuning round; 0: the first training.
+    round: a fine-tuning round, or a continuation of training that had not fitted the data; 0: the first training.
     metrics: by name.
     """
 
@@ -59,11 +59,11 @@ class EpochLine:
     metrics: dict[str, float]
     round: int = 0
 
-    _FORMAT: ClassVar = re.compile(r"(?:fine-tuning round: (\d+), )?epoch: (\d+)/(\d+), (?=train_loss: )")
+    _FORMAT: ClassVar = re.compile(r"(?:round: (\d+), )?epoch: (\d+)/(\d+), (?=train_loss: )")
 
     def format(self, lr: float, remaining: timedelta) -> str:
         """The line, with the learning rate of the next step and the estimated time to the end."""
-        prefix = f"fine-tuning round: {self.round}, " if self.round else ""
+        prefix = f"round: {self.round}, " if self.round else ""
         return (
             f"{prefix}epoch: {self.epoch}/{self.epochs}, {metric_text(self.metrics)}, lr: {lr:.6f}, left: {remaining}"
         )

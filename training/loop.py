@@ -1,4 +1,4 @@
-"""The training loop: epochs and fine-tuning rounds, best weights, checkpoints, stops."""
+"""The training loop: epochs and rounds of them, best weights, checkpoints, stops."""
 
 import copy
 import logging
@@ -42,12 +42,12 @@ class BestEpoch:
 
     @property
     def place(self) -> str:
-        return f"epoch {self.epoch}" + (f" of fine-tuning round {self.round}" if self.round else "")
+        return f"epoch {self.epoch}" + (f" of round {self.round}" if self.round else "")
 
 
 @dataclass
 class Position:
-    """Progress of the training: `step` steps of epoch `epoch` of fine-tuning round `round` are done."""
+    """Progress of the training: `step` steps of epoch `epoch` of round `round` are done."""
 
     round: int = 0
     epoch: int = 1
@@ -198,8 +198,9 @@ class Loop:
         if loss <= self.unfitted_loss or rounds >= MOST_CONTINUATIONS:
             return False
         self._log(
-            "continued for %d more epochs: the training loss of %.3f is above %.3f",
+            "continued for %d more epochs, as round %d: the training loss of %.3f is above %.3f",
             self.settings.epochs,
+            self.position.round + 1,
             loss,
             self.unfitted_loss,
         )

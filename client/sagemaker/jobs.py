@@ -214,11 +214,11 @@ def watch(
 
 
 def _epochs(lines: Sequence[str], state: State) -> tuple[int, int] | None:
-    """Completed epochs and all epochs, over all fine-tuning rounds; None if no line reports an epoch."""
+    """Completed epochs and all epochs, over all rounds; None if no line reports an epoch."""
     for line in reversed(lines):
         if found := EpochLine.parse(line):
             rounds = 1 + parse_hyperparameters(state.hyperparameters).fine_tune_rounds
-            return found.round * found.epochs + found.epoch, rounds * found.epochs
+            return found.round * found.epochs + found.epoch, max(rounds, found.round + 1) * found.epochs
     return None
 
 

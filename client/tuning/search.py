@@ -71,7 +71,7 @@ class TrialResult:
         or `running`.
     value: the objective, measured with the best weights; for a pruned trial, that of its best epoch.
     hyperparameters: the tuned ones.
-    epochs: trained epochs, over all fine-tuning rounds.
+    epochs: trained epochs, over all rounds.
     metrics: measured with the best weights.
     error: why the trial failed.
     """

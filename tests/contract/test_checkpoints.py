@@ -95,7 +95,7 @@ def test_a_stopped_job_is_resumed(stopped: TrainingJob, expected: TrainingJob, t
     assert_succeeded(job, result)
     (first,) = re.findall(r"^resumed: epoch (\d+), step \d$", result.stdout, re.MULTILINE)
     assert result.metric_lines()[0].startswith(f"epoch: {first}/{EPOCHS}, ")
-    assert result.metric_lines()[-2].startswith(f"fine-tuning round: 1, epoch: {EPOCHS}/{EPOCHS}, ")
+    assert result.metric_lines()[-2].startswith(f"round: 1, epoch: {EPOCHS}/{EPOCHS}, ")
     assert_same_model(job, expected)
 
 

@@ -186,16 +186,16 @@ class TestLengthOfTraining:
         result = assert_succeeds(job.prepare(fine_tune_rounds="2", lr="0.01", batch_size="7", lr_schedule="constant"))
         assert "fine-tuning round 1: lr 0.005, batch size 3\n" in result.stdout
         assert "fine-tuning round 2: lr 0.0025, batch size 1\n" in result.stdout
-        epochs = re.findall(r"^((?:fine-tuning round: \d, )?epoch: \d/3), .*lr: ([0-9.]+)", result.stdout, re.MULTILINE)
+        epochs = re.findall(r"^((?:round: \d, )?epoch: \d/3), .*lr: ([0-9.]+)", result.stdout, re.MULTILINE)
         assert epochs == [
             *((f"epoch: {k}/3", "0.010000") for k in (1, 2, 3)),
-            *((f"fine-tuning round: 1, epoch: {k}/3", "0.005000") for k in (1, 2, 3)),
-            *((f"fine-tuning round: 2, epoch: {k}/3", "0.002500") for k in (1, 2, 3)),
+            *((f"round: 1, epoch: {k}/3", "0.005000") for k in (1, 2, 3)),
+            *((f"round: 2, epoch: {k}/3", "0.002500") for k in (1, 2, 3)),
         ]
         best = min(result.metric_lines()[:-1], key=lambda line: float(re.findall(METRICS[0].regex, line)[0]))
-        place = re.match(r"(?:fine-tuning round: (\d), )?epoch: (\d)/3", best)
+        place = re.match(r"(?:round: (\d), )?epoch: (\d)/3", best)
         assert place is not None
-        words = f"epoch {place[2]}" + (f" of fine-tuning round {place[1]}" if place[1] else "")
+        words = f"epoch {place[2]}" + (f" of round {place[1]}" if place[1] else "")
         assert f"\nsaved: {words}, " in result.stdout
 
     def test_early_stopping_counts_epochs_without_a_lower_validation_loss(self, job: TrainingJob) -> None:

@@ -74,7 +74,7 @@ def test_help_names_the_command_that_was_typed(command: list[str], capsys: pytes
     ("line", "done"),
     [
         ("epoch: 3/20, train_loss: 0.5, lr: 0.1, left: 0:00:01", 3),
-        ("fine-tuning round: 2, epoch: 3/20, train_loss: 0.5, lr: 0.1, left: 0:00:01", 43),
+        ("round: 2, epoch: 3/20, train_loss: 0.5, lr: 0.1, left: 0:00:01", 43),
     ],
 )
 def test_the_progress_bar_counts_the_epochs_of_all_rounds(

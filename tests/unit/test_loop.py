@@ -251,7 +251,7 @@ class TestEarlyStopping:
         rounds: dict[str, list[float]] = {}
         for line in epoch_lines(caplog):
             rounds.setdefault(line.split("epoch: ")[0], []).append(value(line, "valid_loss"))
-        assert list(rounds) == ["", "fine-tuning round: 1, ", "fine-tuning round: 2, "]
+        assert list(rounds) == ["", "round: 1, ", "round: 2, "]
         lowest = math.inf
         for losses in rounds.values():
             lower = [k for k, loss in enumerate(losses) if loss < min([lowest, *losses[:k]])]
@@ -276,7 +276,7 @@ class TestFineTuning:
         assert "fine-tuning round 1: lr 0.005, batch size 6" in caplog.messages
         assert "fine-tuning round 2: lr 0.0025, batch size 3" in caplog.messages
         starts = [line.split(", train_loss")[0] for line in epoch_lines(caplog)]
-        assert starts[:3] == ["epoch: 1/2", "epoch: 2/2", "fine-tuning round: 1, epoch: 1/2"]
+        assert starts[:3] == ["epoch: 1/2", "epoch: 2/2", "round: 1, epoch: 1/2"]
 
     def test_a_batch_has_at_least_one_series(self, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level(logging.INFO)
@@ -305,7 +305,7 @@ class TestFineTuning:
         losses = [value(line, "valid_loss") for line in epoch_lines(caplog)]
         lowest = losses.index(min(losses))
         assert (best.round, best.epoch) == (lowest // 6, lowest % 6 + 1)
-        assert best.place == f"epoch {best.epoch} of fine-tuning round {best.round}"
+        assert best.place == f"epoch {best.epoch} of round {best.round}"
 
     def test_each_round_has_a_new_schedule(self, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level(logging.INFO)

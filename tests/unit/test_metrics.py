@@ -47,9 +47,7 @@ def test_limits_of_the_platform() -> None:
 def test_an_epoch_line_is_read_as_it_was_written(number: int, names: list[str]) -> None:
     line = EpochLine(3, 20, dict.fromkeys(names, 0.125), number)
     text = line.format(lr=0.001, remaining=timedelta(seconds=90))
-    assert text.startswith(
-        "fine-tuning round: 2, epoch: 3/20, train_loss: 0.125000" if number else "epoch: 3/20, train_"
-    )
+    assert text.startswith("round: 2, epoch: 3/20, train_loss: 0.125000" if number else "epoch: 3/20, train_")
     assert text.endswith(", lr: 0.001000, left: 0:01:30")
     assert EpochLine.parse(text) == line
     for name in names:

@@ -177,7 +177,15 @@ def test_without_validation_data_the_page_warns() -> None:
     found = Page(page(report(evaluation=evaluation(part="training"), best_epoch=(2, 1))))
     assert found.texts["dd"][0] == "0.950"
     assert "There is no validation data, so it is unknown" in found.text
-    assert "epoch 2 of fine-tuning round 1" in found.text
+    assert "epoch 2 of round 1" in found.text
+
+
+def test_a_continued_training_says_so() -> None:
+    history = [{"epoch": 1, "round": number, "train_loss": 0.5, "lr": 0.1} for number in (0, 1, 2)]
+    assert "Training was continued twice, because" in Page(page(report(history=history))).text
+    tuned = {"configuration": {"fine-tune-rounds": "1"}, "defaults": {"fine-tune-rounds": "0"}}
+    assert "Training was continued once, because" in Page(page(report(history=history, **tuned))).text
+    assert "was continued" not in Page(page(report(history=history[:2], **tuned))).text
 
 
 def test_a_sample_is_called_one() -> None:

@@ -29,7 +29,7 @@ MAX_NAMED = 50  # classes whose names fit beside it
 def learning_curves(
     history: Sequence[Mapping[str, float]], best_epoch: tuple[int, int], panels: Sequence[str] = tuple(PANELS)
 ) -> Figure:
-    """Loss, accuracy and learning rate over the epochs; fine-tuning rounds follow one another.
+    """Loss, accuracy and learning rate over the epochs; rounds follow one another.
 
     Args:
         history: for each epoch `epoch`, `round` and any of `train_loss`, `train_accuracy`, `valid_loss`,

@@ -62,6 +62,12 @@ class Report:
     examples: Sequence[Example] = ()
     mistakes: Sequence[Example] = ()
 
+    @property
+    def continuations(self) -> int:
+        """Rounds after the last fine-tuning round, because the network had not learned the training data."""
+        rounds = max((int(entry.get("round", 0)) for entry in self.history), default=0)
+        return max(0, rounds - int(self.configuration.get("fine-tune-rounds", 0)))
+
 
 def write_report(folder: Path, report: Report) -> None:
     """Write `report.html`, `metrics.json` and `curves.csv`; each file is complete or absent.
