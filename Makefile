@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: install demo test test-fast coverage lint lint-js build lock lowest samples notebooks pictures bench-train bench-large bench-serve bench-predictions bench-accuracy soak fuzz clean
+.PHONY: install demo test test-fast coverage lint lint-js build lock lowest samples notebooks pictures bench-train bench-large bench-serve bench-predictions bench-accuracy bench-methods soak fuzz clean
 
 install: $(INSTALLED)
 
@@ -126,6 +126,24 @@ bench-accuracy: install
 		$(CELLS:%=--cells %) $(SEEDS:%=--seed %) --preset $(PRESET) --skip-irregular
 	$(BIN)/lstm-fcn benchmark compare $(RESULTS)/ucr-$(PRESET).csv --output $(RESULTS)/ucr-$(PRESET) \
 		--published $(TIME_SERIES_DATA)/reference_accuracies.csv
+
+# Accuracies and training times of the presets and of aeon's classifiers on ten problems: every fourth of the archive's
+# regular ones, from the third. Takes hours; if interrupted, run it again to resume.
+TEN := ArrowHead BirdChicken DiatomSizeReduction FaceFour GunPointAgeSpan Lightning2 OSULeaf \
+	ProximalPhalanxOutlineCorrect SonyAIBORobotSurface1 ToeSegmentation1
+bench-methods: install build/aeon
+	$(BIN)/lstm-fcn benchmark import $(TIME_SERIES_DATA)/ucr build/problems
+	mkdir -p $(RESULTS)
+	for preset in default best; do $(BIN)/lstm-fcn benchmark run build/problems $(RESULTS)/ten.csv --preset $$preset \
+		$(TEN:%=--problem %) || exit 1; done
+	PYTHONPATH=. build/aeon/bin/python -m lstm_fcn.benchmarks.aeon_methods build/problems $(RESULTS)/ten-aeon.csv $(TEN)
+	$(BIN)/lstm-fcn benchmark compare $(RESULTS)/ten.csv $(RESULTS)/ten-aeon.csv --output $(RESULTS)/ten \
+		--published $(TIME_SERIES_DATA)/reference_accuracies.csv --method "InceptionTime (ensemble of 5)" \
+		--method "LITETime (ensemble of 5)" --method "HIVE-COTE 2 (tsml-eval fold 0)"
+
+build/aeon:
+	$(PYTHON) -m venv $@
+	$@/bin/pip install --quiet aeon==1.6.0 tensorflow-cpu==2.21.0 -r requirements/torch.txt || (rm -r $@; exit 1)
 
 # bfloat16 against float32 on problems of the UCR archive (TIME_SERIES_DATA), and the pictures in docs/.
 bench-predictions: install

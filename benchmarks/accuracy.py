@@ -9,6 +9,7 @@ weights are those of the lowest training loss.
 """
 
 import io
+import math
 import multiprocessing
 import os
 import sys
@@ -202,7 +203,9 @@ def train_and_test(run: Run, folder: Path, probabilities: Path) -> list[Row]:
         configuration=" ".join(f"{name}={value}" for name, value in changed.items()),
     )
     others = [
-        replace(row, method=row.method + name, **_scores(predicted[name], truth)) for name in ALONE if name in predicted
+        replace(row, method=row.method + name, seconds=math.nan, **_scores(predicted[name], truth))
+        for name in ALONE
+        if name in predicted
     ]
     return [*others, row]
 

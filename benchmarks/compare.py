@@ -94,20 +94,21 @@ def read_rows(path: Path, columns: Sequence[str]) -> pd.DataFrame:
 
 
 def read_runs(paths: Iterable[Path]) -> pd.DataFrame:
-    """Our runs, a row for each: dataset, name (of the method in the comparison), classes, accuracy.
+    """Our runs, a row for each: dataset, name (of the method in the comparison), classes, accuracy, seconds.
 
     If a method has runs with several numbers of cells or presets, these are part of its name.
 
     Raises:
         UserError: as `read_rows`; a value is out of range; a run occurs twice; a data set's classes vary.
     """
-    tables = [read_rows(path, [*RUN, "classes", "accuracy"]) for path in paths]
+    tables = [read_rows(path, [*RUN, "classes", "accuracy", "seconds"]) for path in paths]
     if not tables:
-        return pd.DataFrame(columns=["dataset", "name", "classes", "accuracy"])
+        return pd.DataFrame(columns=["dataset", "name", "classes", "accuracy", "seconds"])
     runs = pd.concat(tables, ignore_index=True)
     _refuse_duplicates(runs, RUN)
     runs["accuracy"] = _to_accuracies(runs)
     runs["classes"] = _to_classes(runs)
+    runs["seconds"] = pd.to_numeric(runs["seconds"], errors="coerce")
     runs["name"] = runs["method"]
     for column, suffix in (("cells", ", {} cells"), ("preset", ", {}")):
         several = runs.groupby("method")[column].transform("nunique") > 1
@@ -193,6 +194,7 @@ def combine(runs: pd.DataFrame, published: pd.DataFrame, excluded: Iterable[str]
             "results, or published methods with --published and --method."
         )
     groups = runs.groupby(["name", "dataset"])["accuracy"]
+    seconds = runs.groupby(["name", "dataset"])["seconds"].mean().unstack("name")
     rows = pd.concat([groups.mean().reset_index(), published[["name", "dataset", "accuracy"]]])
     table = rows.pivot(index="dataset", columns="name", values="accuracy")[ours + theirs].astype(float)
     left_out = sorted(set(excluded) & set(table.index))
@@ -209,6 +211,7 @@ def combine(runs: pd.DataFrame, published: pd.DataFrame, excluded: Iterable[str]
         accuracies=accuracies[summarise(accuracies, None).index],
         seeds=groups.count().unstack("name")[ours].loc[accuracies.index].astype(int) if ours else table[[]],
         deviations=groups.std().unstack("name")[ours].loc[accuracies.index] if ours else table[[]],
+        seconds=seconds.loc[accuracies.index].sum(skipna=False).dropna() if ours else pd.Series(dtype=float),
         classes=runs.groupby("dataset")["classes"].first().loc[accuracies.index].astype(int) if ours else None,
         excluded=left_out,
         dropped=dropped,
@@ -250,6 +253,10 @@ def _write(comparison: Comparison, pair: tuple[str, str], folder: Path) -> None:
     diagram = diagrams.critical_difference(summary["mean_rank"], joined, comparison.ours, note)
     save(diagram, folder, "critical_difference")
     save(diagrams.scatter(comparison.accuracies[list(pair)]), folder, scatter)
+    if comparison.has_times:
+        columns = (summary["mean_accuracy"], comparison.seconds)
+        accuracies, seconds = ({str(name): float(value) for name, value in column.items()} for column in columns)
+        save(diagrams.accuracy_over_time(accuracies, seconds), folder, "time")
     tables = {"summary": summary.reset_index(), "accuracies": _accuracy_table(comparison), "p_values": pairs}
     for name, table in tables.items():
         table.to_csv(folder / f"{name}.csv", index=False, float_format="%.6g", lineterminator="\n")

@@ -2,7 +2,7 @@
 
 import math
 import textwrap
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -152,6 +152,36 @@ def _name_points(axes: Axes, accuracies: pd.DataFrame, points: NDArray[np.float6
             name.remove()
         else:
             taken.append(box)
+
+
+@house_style()
+def accuracy_over_time(accuracies: Mapping[str, float], seconds: Mapping[str, float]) -> Figure:
+    """Mean accuracies over the time that methods took; a dashed line for each method whose time is unknown.
+
+    Args:
+        accuracies: by method.
+        seconds: by method, of those that were run.
+    """
+    figure = Figure(figsize=(7.2, 4.6), layout="constrained")
+    axes = figure.add_subplot()
+    low, high = min(accuracies.values()), max(accuracies.values())
+    gap = max(high - low, 0.001) * 0.1
+    axes.set(xscale="log", ylim=(low - gap, high + gap), xlim=(min(seconds.values()) / 2, max(seconds.values()) * 12))
+    axes.set_xlabel("seconds to train and predict (all data sets, one core)", fontsize=FONT_SIZE)
+    axes.set_ylabel("mean accuracy", fontsize=FONT_SIZE)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,g}")
+    floor = -math.inf  # names of lines are pushed upwards so that they do not overlap
+    for accuracy, name in sorted((accuracy, name) for name, accuracy in accuracies.items() if name not in seconds):
+        axes.axhline(accuracy, color=GREY, linewidth=1, linestyle="--", zorder=1)
+        floor = max(accuracy, floor + gap * 0.45)
+        place = (0.995, floor)
+        axes.text(*place, name, transform=axes.get_yaxis_transform(), ha="right", va="bottom", fontsize=8.5)
+    for name, time in seconds.items():
+        axes.scatter(time, accuracies[name], s=40, color=BLUE, zorder=3)
+        axes.annotate(
+            _wrap(name, 30), (time, accuracies[name]), (7, 0), textcoords="offset points", va="center", fontsize=9
+        )
+    return figure
 
 
 def _wrap(text: str, width: int) -> str:

@@ -20,6 +20,7 @@ class Comparison:
     accuracies: `[data sets, methods]`, from 0 to 1, rounded, best mean rank first.
     seeds, deviations: number of runs and standard deviation over them, `[data sets, our methods]`; the deviation of a
         single run is NaN.
+    seconds: of our methods whose time is known, for all data sets together.
     classes: number of classes of each data set; None if there are no runs of ours.
     excluded: data sets that the user left out.
     dropped: data sets that some methods lack, with the names of these methods.
@@ -28,6 +29,7 @@ class Comparison:
     accuracies: pd.DataFrame
     seeds: pd.DataFrame
     deviations: pd.DataFrame
+    seconds: "pd.Series[float]"
     classes: "pd.Series[int] | None"
     excluded: list[str]
     dropped: dict[str, tuple[str, ...]]
@@ -35,6 +37,11 @@ class Comparison:
     @property
     def ours(self) -> list[str]:
         return list(self.seeds.columns)
+
+    @property
+    def has_times(self) -> bool:
+        """Whether there are times to compare."""
+        return len(self.seconds) > 1
 
 
 def write_report(comparison: Comparison, summary: pd.DataFrame, pairs: pd.DataFrame, scatter: str) -> str:
@@ -62,6 +69,7 @@ def write_report(comparison: Comparison, summary: pd.DataFrame, pairs: pd.DataFr
         "## Two methods",
         f"![Scatter plot of accuracies]({scatter}.png)",
         "Each point is a data set; those with the largest differences are named.",
+        *(_time_section(comparison) if comparison.has_times else []),
         *_datasets_section(comparison),
         *_left_out_section(comparison),
     ]
@@ -111,6 +119,21 @@ def _pairs_section(names: list[str], pairs: pd.DataFrame) -> list[str]:
         f"the diagonal: p. Above it: p adjusted by Dunn-Sidak, 1 - (1 - p)^{len(pairs)}, **bold** below {ALPHA}, "
         f"that is, where p is below 1 - (1 - {ALPHA})^(1/{len(pairs)}) = {level:.3g}. {different} of "
         f"{plural(len(pairs), 'pair')} differ significantly. Wins, ties and losses of each pair are in p_values.csv.",
+    ]
+
+
+def _time_section(comparison: Comparison) -> list[str]:
+    fastest = comparison.seconds.min()
+    rows = [
+        [escape(str(name)), f"{seconds:.0f}", f"{seconds / fastest:.1f}"]
+        for name, seconds in comparison.seconds.sort_values().items()
+    ]
+    return [
+        "## Training time",
+        "![Accuracy and training time](time.png)",
+        "Seconds to train on all data sets and to predict their test sets, each run on one core. Dashed lines: "
+        "published accuracies.",
+        _markdown(["method", "seconds", "ratio"], rows),
     ]
 
 

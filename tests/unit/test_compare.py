@@ -173,9 +173,9 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 def write_results(path: str = "results.csv") -> None:
     """Two methods on twelve data sets, two seeds each but for the ensemble."""
     rows = [
-        f"set{k:02},{method},8,{seed},final,{2 + k % 3},{0.5 + (0.03 + shift) * k + shift + 0.02 * seed},1.5\n"
+        f"set{k:02},{method},8,{seed},final,{2 + k % 3},{0.5 + (0.03 + shift) * k + shift + 0.02 * seed},{seconds}\n"
         for k in range(12)
-        for method, shift, seeds in (("LSTM-FCN", 0.0, 2), ("LSTM-FCN ensemble of 5", 0.01, 1))
+        for method, shift, seeds, seconds in (("LSTM-FCN", 0.0, 2, 1.5), ("LSTM-FCN ensemble of 5", 0.01, 1, 7.5))
         for seed in range(seeds)
     ]
     Path(path).write_text(HEADER + "".join(rows))
@@ -196,7 +196,7 @@ def test_one_command_makes_everything(run: Run) -> None:
     Path("swapped.csv").write_text("dataset,note\nset05,swapped\nset99,nobody has it\n")
     arguments = ["results.csv", "--published", "published.csv", "--exclude", "swapped.csv"]
     assert run(*arguments, pictures=True) == ""
-    pictures = ["critical_difference", "scatter_LSTM-FCN_vs_FCN-mean-of-5"]
+    pictures = ["critical_difference", "scatter_LSTM-FCN_vs_FCN-mean-of-5", "time"]
     assert sorted(path.name for path in Path("out").iterdir()) == sorted(
         ["report.md", "summary.csv", "accuracies.csv", "p_values.csv", *(f"{name}.png" for name in pictures)]
     )
@@ -226,9 +226,9 @@ def test_one_command_makes_everything(run: Run) -> None:
     assert "| not in LSTM-FCN; LSTM-FCN ensemble of 5 | set12, set13 | 2 |" in report
     assert "| 2 | LSTM-FCN | 0.0020 |  | **0.0117** | **0.0117** |" in report
     assert "6 of 6 pairs differ significantly" in report
+    assert "| LSTM-FCN ensemble of 5 | 75 | 5.0 |" in report
     for name in pictures:
-        assert f"![{'C' if name.startswith('c') else 'S'}" in report
-        assert f"({name}.png)" in report
+        assert f"]({name}.png)" in report
 
 
 def test_published_methods_alone(run: Run) -> None:
@@ -270,7 +270,7 @@ ROW = "x,A,8,0,final,2,0.5,1\n"
     [
         (
             "dataset,method\nx,A\n",
-            "results.csv: no column cells, preset, seed, classes, accuracy (found: dataset, method)",
+            "results.csv: no column cells, preset, seed, classes, accuracy, seconds (found: dataset, method)",
         ),
         ("", "results.csv: no column dataset"),
         (HEADER, "results.csv has no rows"),

@@ -1,4 +1,5 @@
 import matplotlib as mpl
+import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
@@ -29,6 +30,19 @@ def test_scatter_counts_and_names() -> None:
 def test_scatter_of_extremes(values: list[float]) -> None:
     figure = diagrams.scatter(pd.DataFrame({"A": values, "B": values}))
     assert {"A better: 0", "B better: 0", f"equal: {len(values)}"} <= set(texts(figure))
+
+
+def test_accuracy_over_time() -> None:
+    accuracies = {"slow": 0.93, "paper": 0.9, "fast": 0.92, "other paper": 0.9001}
+    figure = diagrams.accuracy_over_time(accuracies, {"fast": 10.0, "slow": 2000.0})
+    figure.draw_without_rendering()
+    assert {*accuracies, "100", "1,000"} <= set(texts(figure))
+    points = [np.asarray(collection.get_offsets()).tolist() for collection in figure.axes[0].collections]
+    assert points == [[[10.0, 0.92]], [[2000.0, 0.93]]]
+    lines = [np.asarray(line.get_ydata()).tolist() for line in figure.axes[0].lines]
+    assert lines == [[0.9, 0.9], [0.9001, 0.9001]]
+    papers = [text for text in figure.axes[0].texts if "paper" in text.get_text()]
+    assert abs(papers[0].get_position()[1] - papers[1].get_position()[1]) > 0.001  # they do not overlap
 
 
 def test_diagram_has_every_method_and_its_rank() -> None:
