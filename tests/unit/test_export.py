@@ -46,7 +46,7 @@ FAMILIES = {
     "ALSTM-FCN": Family("dataset", 3, [{"recurrent": "alstm", "num_layers": 2}], independent=True),
     "convolutions alone": Family("none", 3, [{"recurrent": "none"}]),
     "ensemble": Family("series", 2, [{}, {}]),
-    "views and dilations": Family("series", 3, [{"views": VIEWS, "dilations": (1, 2, 4, 8), "filters": (16, 16, 16)}]),
+    "views and dilations": Family("series", 3, [{"views": VIEWS, "dilations": (1, 2, 4, 8), "filters": (16, 8, 8)}]),
     "one variable, seen twice": Family("dataset", 1, [{"views": VIEWS[:2]}], kernels=True),
     "members that differ, kernel features": Family(
         "dataset", 2, [{"views": VIEWS[1:]}, {"dilations": (1, 2)}], independent=True, kernels=True

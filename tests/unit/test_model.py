@@ -12,6 +12,7 @@ from lstm_fcn.container.hyperparameters import parse_hyperparameters
 from lstm_fcn.container.problem import Scaling
 from lstm_fcn.training.network.model import (
     LSTMFCN,
+    MEMBERS,
     Classifier,
     ConvBlock,
     Ensemble,
@@ -446,6 +447,22 @@ class TestNetworkOfAJob:
         blocks = [cast(ConvBlock, block) for block in network.fcn]
         shapes = [tuple(conv.weight.shape) for block in blocks for conv in block.convs]
         assert shapes == [(4, 3, 1, 7), (6, 4, 1, 2), (5, 6, 1, 1)]
+
+    def test_dilations_divide_the_filters_of_the_first_convolution(self) -> None:
+        first, *others = [cast(ConvBlock, block) for block in self.make_one(filters_1=6, dilations="1+2+4+8").fcn]
+        assert [conv.dilation for conv in first.convs] == [(1, 1), (1, 2), (1, 4), (1, 8)]
+        assert [conv.out_channels for conv in first.convs] == [1, 1, 2, 2]
+        assert [[conv.dilation for conv in block.convs] for block in others] == [[(1, 1)], [(1, 1)]]
+
+    def test_members_of_an_ensemble_differ_unless_they_are_set(self) -> None:
+        def seen(**settings: str) -> list[tuple[str, int]]:
+            network = self.make(1, ensemble_size=5, **settings)
+            members = [cast(LSTMFCN, member) for member in cast(Ensemble, network).members]
+            return [("+".join(one.views.names), len(cast(ConvBlock, one.fcn[0]).convs)) for one in members]
+
+        expected = [(views, len(dilations.split("+"))) for views, dilations in MEMBERS]
+        assert seen(views="auto", dilations="auto") == [*expected, expected[0]]
+        assert seen(views="values", dilations="1") == [("values", 1)] * 5
 
     @pytest.mark.parametrize(("shuffle", "features"), [("true", 20), ("false", 3)])
     def test_dimension_shuffle(self, shuffle: str, features: int) -> None:

@@ -100,7 +100,8 @@ class LSTMFCN(nn.Module):
             filters: of each convolution.
             kernel_sizes: of each convolution, in time steps.
             views: what the network sees of each variable (see `Views`).
-            dilations: the filters of each convolution are divided among these.
+            dilations: the filters of the first convolution are divided among these. In the others, they would make
+                training half as long again, and gain nothing.
         """
         super().__init__()
         self.views = Views(views, num_variables, length)
@@ -122,8 +123,8 @@ class LSTMFCN(nn.Module):
         if convolutions:
             channels = (num_variables * len(views), *filters)
             for k in range(3):
-                squeeze = squeeze_excite and k < 2
-                self.fcn.append(ConvBlock(channels[k], channels[k + 1], kernel_sizes[k], squeeze, dilations))
+                squeeze, distances = squeeze_excite and k < 2, dilations if k == 0 else (1,)
+                self.fcn.append(ConvBlock(channels[k], channels[k + 1], kernel_sizes[k], squeeze, distances))
             width += filters[-1]
         self.linear = nn.Linear(width, num_classes)
         nn.init.xavier_uniform_(self.linear.weight)
