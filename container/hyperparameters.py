@@ -175,7 +175,7 @@ class Hyperparameters(BaseModel):
     dilations: Annotated[Literal["auto", "1", "1+2", "1+2+4", "1+2+4+8"], _Choice] = Field(
         "auto",
         description="distances, in time steps, between the weights of the first convolution; its filters are divided "
-        "among several, which see patterns of different length. auto: 1; in an ensemble, the networks differ",
+        "among several, which see patterns of different length. auto: 1+2+4+8; in an ensemble, the networks differ",
         json_schema_extra=search("1,1+2+4+8"),
     )
     kernel_features: Integer = Field(

@@ -20,7 +20,7 @@ from lstm_fcn.training.network.views import Views
 # What the networks of an ensemble see with `views=auto` and `dilations=auto`; a single network is the first. Networks
 # that see the same make the same mistakes, and averaging them gains little.
 MEMBERS = (
-    ("values+differences", "1"),
+    ("values+differences", "1+2+4+8"),
     ("values", "1"),
     ("values+differences+deviations", "1+2+4+8"),
     ("differences", "1+2+4+8"),
