@@ -111,9 +111,9 @@ class Way:
             self.first_line = server.log.read_text().partition("\n")[0]
 
 
-def train_model(root: Path) -> Path:
-    """Train the default network for two epochs; return the folder of the model, `root`/model."""
-    return train(root, labelled_csv(512, LENGTH, CLASSES), {"epochs": "2"})
+def train_model(root: Path, preset: str = "default") -> Path:
+    """Train a model of a preset for two epochs; return its folder, `root`/model."""
+    return train(root, labelled_csv(512, LENGTH, CLASSES), {"preset": preset, "epochs": "2"})
 
 
 def series_csv(rows: int) -> str:
@@ -207,6 +207,22 @@ def compare_servers(ours: Way, plain: Way) -> None:
     print(f"| {name} | {memory:.0f} MB | {other_memory:.0f} MB | {ratio(memory, other_memory)} |", flush=True)
 
 
+def compare_presets(ours: Way, seconds: int) -> int:
+    """Print a table of the models of all presets on our endpoint, `paper` first; return the number of errors."""
+    print("\n| preset | requests/s | of `paper` | rows/s | of `paper` |\n|---|---|---|---|---|")
+    failed, first = 0, None
+    for preset in ("paper", "default", "best"):
+        with tempfile.TemporaryDirectory() as folder:
+            train_model(Path(folder), preset)
+            loads = [measure(ours, Path(folder), rows, 8, seconds) for rows in (1, 1000)]
+        failed += sum(one["errors"] for one in loads)
+        speeds = [loads[0]["per_second"], 1000 * loads[1]["per_second"]]
+        first = first or speeds
+        cells = " | ".join(f"{speed:.0f} | {ratio(speed, other)}" for speed, other in zip(speeds, first, strict=True))
+        print(f"| {preset} | {cells} |", flush=True)
+    return failed
+
+
 @click.command(help=__doc__)
 @click.option("--seconds", type=int, default=6, show_default=True, help="minimum duration of each case")
 @click.option("--precision", type=click.Choice(get_args(Precision)), help="LSTM_FCN_PRECISION of our endpoint")
@@ -224,6 +240,7 @@ def main(seconds: int, precision: str | None) -> None:
         print(f"{available_cores()} core(s), shared with the load generator. Ours: {ours.first_line}\n", flush=True)
         errors = compare_loads(both, root, seconds)
         compare_servers(ours, plain)
+    errors += compare_presets(ours, seconds)
     if errors:
         raise SystemExit(f"{errors} request(s) failed")
 

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from lstm_fcn.training.network.kernels import STEPS_PER_UNIT, Bank, KernelClassifier
-from lstm_fcn.training.network.model import CONSTANT, KERNEL_SHARE, LSTMFCN, Classifier, ConvBlock, Scaler, same_padding
+from lstm_fcn.training.network.model import CONSTANT, LSTMFCN, Classifier, ConvBlock, Scaler, same_padding
 from lstm_fcn.training.network.recurrent import GRU, LSTM, RNN, AttentionLSTM, Dense
 from lstm_fcn.training.network.views import Views
 
@@ -73,7 +73,7 @@ def to_onnx(classifier: Classifier, num_variables: int, length: int) -> bytes:
     kernel_maps = ""
     if classifier.kernels is not None:
         logits, kernel_maps = _kernels(graph, classifier.kernels, scaled, length)
-        average = _weigh(graph, average, graph.add(squash, logits))
+        average = _average(graph, average, graph.add(squash, logits))
     graph.add("Identity", average, outputs=["probabilities"])
     if classifier.explains:
         shapes["explanation"] = (TensorProto.FLOAT, ["batch", length])
@@ -86,7 +86,7 @@ def to_onnx(classifier: Classifier, num_variables: int, length: int) -> bytes:
         average = graph.add("Mean", *maps) if maps else ""
         if classifier.kernels is not None:
             num_classes = classifier.kernels.linear.out_features
-            average = _weigh(graph, average, _map_of_class(graph, kernel_maps, classes, num_classes))
+            average = _average(graph, average, _map_of_class(graph, kernel_maps, classes, num_classes))
         graph.add("Identity", average, outputs=["explanation"])
     return graph.serialize(shapes, "series")
 
@@ -244,14 +244,10 @@ def _fill(rows: Tensor) -> Tensor:
     return torch.cat([rows.float(), rows.new_zeros(-len(rows) % 16, *rows.shape[1:])])
 
 
-def _weigh(graph: Graph, of_networks: str, of_kernels: str) -> str:
-    """The average of both by their weights; "" for networks that have nothing."""
-    share = graph.constant(np.float32(KERNEL_SHARE))
-    weighed = graph.add("Mul", of_kernels, share)
-    if not of_networks:
-        return weighed
-    rest = graph.constant(np.float32(1 - KERNEL_SHARE))
-    return graph.add("Add", graph.add("Mul", of_networks, rest), weighed)
+def _average(graph: Graph, of_networks: str, of_kernels: str) -> str:
+    """The mean of both; "" for networks that have nothing."""
+    total = graph.add("Add", of_networks, of_kernels) if of_networks else of_kernels
+    return graph.add("Mul", total, graph.constant(np.float32(0.5)))
 
 
 def _map_of_class(graph: Graph, maps: str, classes: str, num_classes: int) -> str:

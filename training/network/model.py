@@ -269,13 +269,12 @@ class Ensemble(nn.Module):
 Network = LSTMFCN | Ensemble
 
 
-def join_logits(logits: Tensor, independent: bool, weights: Tensor | None = None) -> Tensor:
+def join_logits(logits: Tensor, independent: bool) -> Tensor:
     """Logits of the averaged probabilities of K members.
 
     Args:
         logits: float32 `[B, K, C]`; logits of a single network, `[B, C]`, are returned unchanged.
         independent: each class has its own probability; otherwise they sum to 1.
-        weights: of the members, float32 `[K]`, which add up to 1; None: all the same.
 
     Returns:
         float32 `[B, C]`.
@@ -283,7 +282,7 @@ def join_logits(logits: Tensor, independent: bool, weights: Tensor | None = None
     if logits.ndim == 2:
         return logits
     each = logits.sigmoid() if independent else logits.log_softmax(dim=-1).exp()
-    mean = each.mean(dim=1) if weights is None else (each * weights[:, None]).sum(dim=1)
+    mean = each.mean(dim=1)
     return mean.logit(eps=1e-7) if independent else mean.clamp(min=1e-30).log()
 
 
@@ -321,15 +320,11 @@ class Scaler(nn.Module):
 CONSTANT = 1e-12  # a standard deviation below this share of the mean is rounding, not signal
 
 
-# The weight of kernel features beside networks. Networks are surer of their mistakes; with equal weights, theirs win.
-KERNEL_SHARE = 2 / 3
-
-
 class Classifier(nn.Module):
     """Maps raw series to class probabilities and their explanation; this module is exported.
 
     Its members, the networks and, with them, the kernel features, are trained separately. Their probabilities are
-    averaged: kernel features have the weight `KERNEL_SHARE`, all networks together the rest.
+    averaged: all networks together have the same weight as the kernel features.
     """
 
     def __init__(
@@ -373,8 +368,7 @@ class Classifier(nn.Module):
         logits = join_logits(self.network(series), self.independent)
         if self.kernels is None:
             return logits
-        both = torch.stack([logits, self.kernels(series)], dim=1)
-        return join_logits(both, self.independent, both.new_tensor([1 - KERNEL_SHARE, KERNEL_SHARE]))
+        return join_logits(torch.stack([logits, self.kernels(series)], dim=1), self.independent)
 
     def probabilities(self, series: Tensor) -> Tensor:
         """Scaled series, float32 `[B, M, T]`, to probabilities, float32 `[B, num_classes]`."""
@@ -397,5 +391,5 @@ class Classifier(nn.Module):
             found = torch.stack(maps).mean(dim=0)
         if self.kernels is None:
             return found
-        of_kernels = KERNEL_SHARE * self.kernels.activation_map(series, classes)
-        return of_kernels if found is None else (1 - KERNEL_SHARE) * found + of_kernels
+        of_kernels = self.kernels.activation_map(series, classes)
+        return (of_kernels if found is None else found + of_kernels) / 2
