@@ -41,7 +41,7 @@ def rate(predictor: Predictor, series: Series) -> float:
 
 def compare(problem: str, model: Path, labels: list[str], series: Series) -> Predictions:
     """Print a row of the table; return the predictions in float32."""
-    both = [Predictor(model, available_cores(), precision) for precision in ("float32", "bfloat16")]
+    both = [Predictor(*artifact.load(model), available_cores(), precision) for precision in ("float32", "bfloat16")]
     many = np.tile(series, (-(-MIN_SERIES // len(series)), 1, 1))
     for predictor in both:
         predictor.predict(many)

@@ -72,7 +72,7 @@ def main(gigabytes: float, precision: Precision) -> None:
         series = np.random.default_rng(0).normal(size=(IN_MEMORY, 1, LENGTH))
         ways = {
             "bare session, its own threads": bare_session(model),
-            "bare session, our blocks": Predictor(model, available_cores(), precision).predict,
+            "bare session, our blocks": Predictor(*artifact.load(model), available_cores(), precision).predict,
         }
         before = {name: rate(way, series) for name, way in ways.items()}
         started = time.perf_counter()

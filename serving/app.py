@@ -17,6 +17,7 @@ from werkzeug.exceptions import (
     ServiceUnavailable,
 )
 
+from lstm_fcn.container import artifact
 from lstm_fcn.container.cores import available_cores
 from lstm_fcn.container.errors import AlgorithmError, UserError
 from lstm_fcn.container.media_types import CSV, RESPONSE_TYPES
@@ -44,8 +45,8 @@ CHUNKED_SIZE = MEBIBYTE  # assumed for a body without Content-Length
 def application() -> Flask:
     """Create the application in a gunicorn worker: read the environment and load the model."""
     started = time.perf_counter()
-    settings = Settings.from_environment()
-    predictor = Predictor(settings.model_folder, min(available_cores(), MAX_PREDICTION_THREADS), settings.precision)
+    settings, threads = Settings.from_environment(), min(available_cores(), MAX_PREDICTION_THREADS)
+    predictor = Predictor(*artifact.load(settings.model_folder), threads, settings.precision)
     logger.info("model loaded in %.0f ms; engine: %s", 1000 * (time.perf_counter() - started), predictor.engine)
     return create_app(predictor, settings)
 

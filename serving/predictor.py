@@ -5,7 +5,6 @@ import logging
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -54,14 +53,15 @@ class Predictions(NamedTuple):
 class Predictor:
     """A loaded model. Several threads can predict at a time; they share the cores block by block."""
 
-    def __init__(self, folder: Path, threads: int, precision: Precision = "float32") -> None:
-        """Load the model in `folder`, to run on `threads` threads.
+    def __init__(
+        self, metadata: artifact.Metadata, graph: bytes, threads: int, precision: Precision = "float32"
+    ) -> None:
+        """Prepare a model, as `artifact.load` returns it, to run on `threads` threads.
 
         Raises:
-            UserError: there is no usable model (see `container.artifact.load`), or the installed engine
-                does not support bfloat16.
+            UserError: the installed engine does not support bfloat16.
         """
-        self.metadata, graph = artifact.load(folder)
+        self.metadata = metadata
         has_kernels = self.metadata.hyperparameters.get("kernel-features", 0) != 0
         sessions = [open_session(graph, precision, has_kernels)]
         self.engine = ENGINES[sessions[0].get_providers()[0]]  # CUDA, OpenVINO or CPU

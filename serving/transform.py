@@ -21,6 +21,7 @@ from typing import Any, BinaryIO, cast, get_args
 import click
 from tqdm import tqdm
 
+from lstm_fcn.container import artifact
 from lstm_fcn.container.channels import data_files
 from lstm_fcn.container.command_line import INTERRUPTED, run_command
 from lstm_fcn.container.cores import available_cores
@@ -287,7 +288,7 @@ def transform_files(
     with _exit_on_stop():
         try:
             pairs = pair_files(source, target, overwrite)
-            predictor = Predictor(model, available_cores(), precision)
+            predictor = Predictor(*artifact.load(model), available_cores(), precision)
             Encoder(predictor.metadata).outputs(reply)
             for path, output in pairs:
                 transform_file(Transform(predictor, reply, join), path, output)

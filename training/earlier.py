@@ -2,16 +2,13 @@
 
 import hashlib
 import logging
-import tarfile
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import IO, cast
 
 import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from lstm_fcn.container.archive import SUFFIXES, read_archive
 from lstm_fcn.container.artifact import METADATA, WEIGHTS, Metadata, parse_metadata
 from lstm_fcn.container.channels import Source
 from lstm_fcn.container.errors import UserError
@@ -38,7 +35,6 @@ ARCHITECTURE = (
     "views",
     "dilations",
 )
-LARGEST_FILE = 4 * 1024**3  # bytes; larger files in an archive are refused
 
 
 @dataclass(frozen=True)
@@ -116,20 +112,18 @@ def load_earlier(source: Source) -> EarlierModel:
     Raises:
         UserError: there is no model, or it is damaged, unsafe or of another release.
     """
-    archives = [path for path in source.files if path.name.endswith((".tar.gz", ".tgz", ".tar"))]
+    archives = [path for path in source.files if path.name.endswith(SUFFIXES)]
     if len(archives) > 1:
         raise UserError(f"Channel model has {len(archives)} archives; it must hold a single model.")
-    if archives:
-        files, place = _read_archive(archives[0]), archives[0]
-    else:
-        files, place = _read_folder(source), source.folder
-    for name in (METADATA, WEIGHTS):
-        if name not in files:
-            raise UserError(
-                f"Channel model: {place} holds no {name}. Put the model.tar.gz of an earlier training job there, or "
-                "the files from it."
-            )
+    place = archives[0] if archives else source.folder
     try:
+        files = read_archive(place, (METADATA, WEIGHTS)) if archives else _read_folder(source)
+        for name in (METADATA, WEIGHTS):
+            if name not in files:
+                raise UserError(
+                    f"{place} holds no {name}. Put the model.tar.gz of an earlier training job there, or the files "
+                    "from it."
+                )
         metadata = parse_metadata(files[METADATA], place / METADATA)
     except UserError as error:
         raise UserError(f"Channel model: {error}") from error
@@ -151,44 +145,9 @@ def _read_folder(source: Source) -> dict[str, bytes]:
     for path in source.files:
         if path.name in (METADATA, WEIGHTS):
             if path.name in found:
-                raise UserError(f"Channel model has several files {path.name}; it must hold a single model.")
+                raise UserError(f"{source.folder} holds several files {path.name}; it must hold a single model.")
             try:
                 found[path.name] = path.read_bytes()
             except OSError as error:
                 raise UserError(f"{path} cannot be read: {error.strerror}.") from error
-    return found
-
-
-def _read_archive(path: Path) -> dict[str, bytes]:
-    """Read the files of the model from the archive, after checking every member (T71)."""
-
-    def refuse(problem: str) -> UserError:
-        return UserError(f"Channel model: {path} {problem}; the archive was not read.")
-
-    try:
-        with tarfile.open(path) as archive:
-            members = _check_members(archive.getmembers(), refuse)
-            found = {}
-            for name, member in members.items():
-                found[name] = cast(IO[bytes], archive.extractfile(member)).read()
-            return found
-    except (tarfile.TarError, EOFError, OSError) as error:
-        raise refuse(f"is not a complete tar archive: {str(error).splitlines()[0].rstrip(':')}") from error
-
-
-def _check_members(members: list[tarfile.TarInfo], refuse: Callable[[str], UserError]) -> dict[str, tarfile.TarInfo]:
-    found: dict[str, tarfile.TarInfo] = {}
-    for member in members:
-        parts = PurePosixPath(member.name).parts
-        if member.name.startswith("/") or ".." in parts:
-            raise refuse(f"is unsafe: its member {member.name!r} would be outside of the archive")
-        if not (member.isfile() or member.isdir()):
-            raise refuse(f"is unsafe: its member {member.name!r} is a link or a device")
-        name = parts[-1] if parts else ""
-        if member.isfile() and name in (METADATA, WEIGHTS):
-            if name in found:
-                raise refuse(f"holds several files {name}")
-            if member.size > LARGEST_FILE:
-                raise refuse(f"holds a file {name} of {member.size} bytes")
-            found[name] = member
     return found

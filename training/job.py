@@ -2,7 +2,6 @@
 
 import logging
 import platform
-from dataclasses import replace
 from importlib.metadata import version
 
 import numpy as np
@@ -58,14 +57,13 @@ def run(optml: OptML, stop: StopSignal, group: Group) -> None:
     data = load(channels, settings, group, earlier.metadata if earlier else None)
     logger.info("task: %s; classes: %s", data.problem.task, _describe_classes(data.problem))
     checkpoints = _open_checkpoints(optml, settings, data, earlier, group)
-    folds = None
-    if settings.cross_validation_folds:
-        folds = cross_validate(data, settings, placement, group, stop)
+    folds = cross_validate(data, settings, placement, group, stop) if settings.cross_validation_folds else None
     trained = fit(data, settings, placement, group=group, stop=stop, checkpoints=checkpoints, earlier=earlier)
     if folds:
-        trained = replace(trained, best=replace(trained.best, metrics=trained.best.metrics | folds.metrics))
+        trained = trained.with_metrics(folds.metrics)
     if group.is_first:
-        _save(optml, data, trained)
+        artifact.save(optml.model, *make_artifact(data, trained))
+        logger.info("model: %s", optml.model)
     if not trained.stopped:  # the platform leaves little time after a stop
         _report(optml, data, trained, folds, group)
     if group.is_first:
@@ -74,7 +72,12 @@ def run(optml: OptML, stop: StopSignal, group: Group) -> None:
             checkpoints.remove_all()
 
 
-def _save(optml: OptML, data: Data, trained: Fit) -> None:
+def make_artifact(data: Data, trained: Fit) -> tuple[artifact.Metadata, bytes, bytes]:
+    """Metadata, graph and weights of a trained classifier, as `artifact.save` takes them.
+
+    Raises:
+        AlgorithmError: the exported graph differs from the trained network.
+    """
     problem = data.problem
     classifier = trained.classifier.cpu()
     graph = export_graph(classifier, data.sample)
@@ -87,8 +90,7 @@ def _save(optml: OptML, data: Data, trained: Fit) -> None:
         curves=thin_out(trained.history, trained.best),
         versions=versions(),
     )
-    artifact.save(optml.model, metadata, graph, export_weights(classifier))
-    logger.info("model: %s", optml.model)
+    return metadata, graph, export_weights(classifier)
 
 
 def thin_out(history: list[dict[str, float]], best: BestEpoch) -> list[dict[str, float]]:

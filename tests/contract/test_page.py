@@ -18,6 +18,7 @@ from playwright.sync_api import Browser, FilePayload, Page, Request, Route, expe
 from werkzeug.serving import make_server
 from werkzeug.test import TestResponse
 
+from lstm_fcn.container import artifact
 from lstm_fcn.container.csv_header import Columns
 from lstm_fcn.container.preprocess import Preprocessing
 from lstm_fcn.serving.app import create_app
@@ -79,7 +80,7 @@ def sites(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     ]
     servers, sites = [], {}
     for model in models:
-        app = create_app(Predictor(model, threads=1), Settings.from_environment(SETTINGS))
+        app = create_app(Predictor(*artifact.load(model), threads=1), Settings.from_environment(SETTINGS))
         server = make_server("127.0.0.1", 0, with_bounded_input(app.wsgi_app), threaded=True)
         threading.Thread(target=server.serve_forever, daemon=True).start()
         servers.append(server)

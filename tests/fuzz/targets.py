@@ -15,6 +15,7 @@ import numpy as np
 from flask.testing import FlaskClient
 from numpy.typing import NDArray
 
+from lstm_fcn.container import artifact
 from lstm_fcn.container.csv_header import HEADERLESS, Columns
 from lstm_fcn.container.csv_reader import Block, SeriesReader
 from lstm_fcn.container.errors import UserError
@@ -137,9 +138,9 @@ def fuzz_http(data: bytes) -> None:
 def predictor(number: int) -> Predictor:
     """A model of data without a header, or with one."""
     if number:
-        return Predictor(GOLDEN / "model", threads=1)
+        return Predictor(*artifact.load(GOLDEN / "model"), threads=1)
     with tempfile.TemporaryDirectory() as folder:
-        return Predictor(save_plain_model(Path(folder)), threads=1)
+        return Predictor(*artifact.load(save_plain_model(Path(folder))), threads=1)
 
 
 @cache

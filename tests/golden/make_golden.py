@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lstm_fcn.container.artifact import SCHEMA_VERSION
+from lstm_fcn.container.artifact import SCHEMA_VERSION, load
 from lstm_fcn.container.media_types import CSV
 from lstm_fcn.serving.decode import decode
 from lstm_fcn.serving.predictor import Predictor
@@ -66,7 +66,7 @@ def main() -> None:
         shutil.copytree(job.model, FOLDER / "model")
     request = "\n".join([names, *make_rows(8, seed=1)[1]]) + "\n"
     (FOLDER / "series.csv").write_text(request)
-    predictor = Predictor(FOLDER / "model", threads=1)
+    predictor = Predictor(*load(FOLDER / "model"), threads=1)
     found = predictor.predict(decode(request.encode(), CSV, predictor.metadata))
     np.savetxt(FOLDER / "probabilities.csv", found.probabilities, delimiter=",", fmt="%.6f")
     np.savetxt(FOLDER / "explanation.csv", found.explanation, delimiter=",", fmt="%.6f")

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lstm_fcn.container.artifact import SCHEMA_VERSION
+from lstm_fcn.container.artifact import SCHEMA_VERSION, load
 from lstm_fcn.container.media_types import CSV
 from lstm_fcn.serving.decode import decode
 from lstm_fcn.serving.predictor import Predictor
@@ -15,7 +15,7 @@ FOLDERS = sorted(Path(__file__).parent.glob("v*"))
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 def test_old_models_give_the_same_predictions(folder: Path) -> None:
-    predictor = Predictor(folder / "model", threads=1)
+    predictor = Predictor(*load(folder / "model"), threads=1)
     found = predictor.predict(decode((folder / "series.csv").read_bytes(), CSV, predictor.metadata))
     expected = np.loadtxt(folder / "probabilities.csv", delimiter=",")
     np.testing.assert_allclose(found.probabilities, expected, atol=1e-5)
@@ -24,7 +24,7 @@ def test_old_models_give_the_same_predictions(folder: Path) -> None:
 
 
 def test_version_1_has_header_preprocessing_variables_and_ensembles() -> None:
-    metadata = Predictor(FOLDERS[0] / "model", threads=1).metadata
+    metadata = Predictor(*load(FOLDERS[0] / "model"), threads=1).metadata
     problem = metadata.problem
     assert (metadata.schema_version, problem.task, problem.num_variables) == (1, "multiclass", 2)
     assert problem.columns.series == tuple(f"x_{variable}_{k}" for variable in ("speed", "height") for k in range(16))

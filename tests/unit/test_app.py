@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from flask.testing import FlaskClient
 
+from lstm_fcn.container import artifact
 from lstm_fcn.serving import app as app_module
 from lstm_fcn.serving.app import application, create_app
 from lstm_fcn.serving.predictor import Predictions, Predictor
@@ -22,7 +23,7 @@ CSV = {"Content-Type": "text/csv"}
 
 @pytest.fixture(scope="module")
 def predictor(tmp_path_factory: pytest.TempPathFactory) -> Predictor:
-    return Predictor(save_plain_model(tmp_path_factory.mktemp("model")), threads=2)
+    return Predictor(*artifact.load(save_plain_model(tmp_path_factory.mktemp("model"))), threads=2)
 
 
 @pytest.fixture(scope="module")

@@ -153,13 +153,13 @@ class TestLoading:
     def test_two_models_in_folders_are_refused(self, tmp_path: Path) -> None:
         for name in ("1", "2"):
             save_model(tmp_path / name)
-        with pytest.raises(UserError, match=r"Channel model has several files model\.json; it must hold a single"):
+        with pytest.raises(UserError, match=r"Channel model: .* holds several files model\.json; it must hold a single"):
             load_earlier(source(tmp_path))
 
     def test_a_file_that_is_too_large_is_not_read(
         self, tmp_path: Path, files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("lstm_fcn.training.earlier.LARGEST_FILE", 1000)
+        monkeypatch.setattr("lstm_fcn.container.archive.LARGEST_FILE", 1000)
         with pytest.raises(UserError, match=r"holds a file weights\.safetensors of \d+ bytes; the archive was not"):
             load_earlier(pack(tmp_path / "channel" / "model.tar.gz", files))
 

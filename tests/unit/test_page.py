@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
+from lstm_fcn.container import artifact
 from lstm_fcn.container.artifact import Metadata
 from lstm_fcn.container.csv_header import HEADERLESS
 from lstm_fcn.container.errors import UserError
@@ -24,7 +25,7 @@ FOLDER = Path(page.__file__).parent
 
 
 def make_client(**environment: str) -> FlaskClient:
-    return create_app(Predictor(MODEL, threads=1), Settings.from_environment(environment)).test_client()
+    return create_app(Predictor(*artifact.load(MODEL), threads=1), Settings.from_environment(environment)).test_client()
 
 
 def load_metadata(**problem: object) -> Metadata:

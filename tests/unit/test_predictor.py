@@ -7,6 +7,7 @@ import onnxruntime
 import pytest
 from numpy.typing import NDArray
 
+from lstm_fcn.container import artifact
 from lstm_fcn.container.errors import UserError
 from lstm_fcn.container.media_types import CSV
 from lstm_fcn.serving.decode import decode
@@ -16,7 +17,7 @@ from tests.models import GOLDEN, save_model_of_variables
 
 @pytest.fixture(scope="module")
 def predictor() -> Predictor:
-    return Predictor(GOLDEN / "model", threads=2)
+    return Predictor(*artifact.load(GOLDEN / "model"), threads=2)
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +60,7 @@ class Exclusive:
 
 
 def test_openvino_runs_a_session_in_one_thread_at_a_time(series: np.ndarray) -> None:
-    predictor = Predictor(GOLDEN / "model", threads=3)
+    predictor = Predictor(*artifact.load(GOLDEN / "model"), threads=3)
     if predictor.engine != "OpenVINO":
         pytest.skip("OpenVINO is not installed here")
     assert len(set(map(id, predictor._idle))) == 3
@@ -80,21 +81,21 @@ def test_the_first_series_that_is_too_large_is_named(predictor: Predictor, serie
 
 def test_bfloat16_needs_its_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
-    assert Predictor(GOLDEN / "model", threads=1).engine == "CPU"
+    assert Predictor(*artifact.load(GOLDEN / "model"), threads=1).engine == "CPU"
     with pytest.raises(UserError, match="LSTM_FCN_PRECISION=bfloat16 needs OpenVINO, which is not installed"):
-        Predictor(GOLDEN / "model", threads=1, precision="bfloat16")
+        Predictor(*artifact.load(GOLDEN / "model"), threads=1, precision="bfloat16")
 
 
 def test_engines_agree(series: np.ndarray, predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
-    plain = Predictor(GOLDEN / "model", threads=1)
+    plain = Predictor(*artifact.load(GOLDEN / "model"), threads=1)
     for values, expected in zip(predictor.predict(series), plain.predict(series), strict=True):
         np.testing.assert_allclose(values, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("count", [0, 1, BLOCK + 1])
 def test_series_of_several_variables(tmp_path: Path, count: int) -> None:
-    predictor = Predictor(save_model_of_variables(tmp_path), threads=2)
+    predictor = Predictor(*artifact.load(save_model_of_variables(tmp_path)), threads=2)
     series: NDArray[np.float64] = np.random.default_rng(0).normal(size=(count, 3, 2))
     found = predictor.predict(series)
     assert found.probabilities.shape == (count, 3)

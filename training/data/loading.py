@@ -2,7 +2,8 @@
 
 import logging
 import zlib
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import BinaryIO
 
 import numpy as np
@@ -27,13 +28,42 @@ from lstm_fcn.training.distributed import Group
 logger = logging.getLogger(__name__)
 
 
-def load(channels: dict[str, Source], settings: Hyperparameters, group: Group, earlier: Metadata | None = None) -> Data:
+BLOCK_ROWS = 1024  # of arrays that are read at once
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """The data of a channel in memory, like headerless rows of a file.
+
+    name: of the channel.
+    series: float64 `[N, M, W]`, with NaN for missing values and beyond the end of a shorter series; without faults (see
+        `Preprocessing.find_fault`).
+    labels: of each series.
+    """
+
+    name: str
+    series: NDArray[np.float64]
+    labels: Sequence[str]
+
+    def blocks(self) -> Iterator[Block]:
+        for first in range(0, len(self.labels), BLOCK_ROWS):
+            part = slice(first, first + BLOCK_ROWS)
+            rows = range(first + 1, first + BLOCK_ROWS + 1)
+            yield Block(rows, list(self.labels[part]), np.empty((len(self.labels[part]), 0)), self.series[part])
+
+
+def load(
+    channels: Mapping[str, Source | Arrays],
+    settings: Hyperparameters,
+    group: Group,
+    earlier: Metadata | None = None,
+) -> Data:
     """Read the training channel, and the validation channel if there is one.
 
     Held-out rows influence neither the scaling nor the class counts.
 
     Args:
-        channels: as `find_channels` returns them.
+        channels: as `find_channels` returns them, or arrays.
         settings: task, scaling, preprocessing, validation-fraction and seed are used.
         group: each of its processes keeps its share of the rows.
         earlier: the model to continue training from. Its scaling method is used, and also its mean and standard
@@ -96,7 +126,7 @@ def load(channels: dict[str, Source], settings: Hyperparameters, group: Group, e
     return Data(problem, training, validation, sample, "-".join(group.gather("fingerprint", fingerprint)))
 
 
-def load_validation(source: Source, problem: Problem, group: Group) -> tuple[Dataset, str]:
+def load_validation(source: Source | Arrays, problem: Problem, group: Group) -> tuple[Dataset, str]:
     """Read labelled series for a known problem, scaled as its training series; also return their checksum.
 
     Raises:
@@ -105,7 +135,7 @@ def load_validation(source: Source, problem: Problem, group: Group) -> tuple[Dat
     reader = ChannelReader(source, problem.preprocessing, group, problem.scaling, problem)
     reader.read()
     if sum(group.gather("validation rows", reader.count)) == 0:
-        source.refuse_empty()
+        refuse_empty(source)
     if reader.labels.not_one_hot and not problem.independent:
         raise UserError(f"{reader.labels.not_one_hot}: exactly one of the columns {quote(problem.classes)} must be 1.")
     return reader.finish(reader.labels.encode(problem.task, problem.classes, problem.columns), problem)
@@ -124,7 +154,7 @@ class ChannelReader:
 
     def __init__(
         self,
-        source: Source,
+        source: Source | Arrays,
         preprocessing: Preprocessing,
         group: Group,
         scaling: Scaling | None,
@@ -156,11 +186,17 @@ class ChannelReader:
         self._length = problem.length if problem else None
         self._first: tuple[int, str] | None = (problem.length, "the training data") if problem else None
         self._raw = RawSeries(preprocessing) if waits or (preprocessing.any_length and not problem) else None
-        self._part = (group.local_rank, group.local_size) if source.sharded else (group.rank, group.size)
+        sharded = isinstance(source, Source) and source.sharded
+        self._part = (group.local_rank, group.local_size) if sharded else (group.rank, group.size)
         self._rows_seen = 0
 
     def read(self) -> None:
         """Read the channel to its end."""
+        if isinstance(self.source, Arrays):
+            self.columns, self.variables = HEADERLESS, self.source.series.shape[1]
+            for block in self.source.blocks():
+                self._take(block, self.source.name)
+            return
         progress = Progress(self.source)
         for path in self.source.files if self.source.pipe is None else (self.source.pipe,):
             with open_stream(path, progress, is_pipe=self.source.pipe is not None) as stream:
@@ -189,12 +225,16 @@ class ChannelReader:
         )
         for block in reader:
             self.columns, self.variables = reader.columns, reader.variables
-            self._check_width(block, name)
-            rank, size = self._part
-            kept = slice((rank - self._rows_seen) % size, None, size)
-            self._rows_seen += len(block.rows)
-            self.labels.add(block, name, kept)
-            self._add(block.series[kept])
+            self._take(block, name)
+
+    def _take(self, block: Block, name: str) -> None:
+        """Check all rows of a block of the file `name`, and keep those of this process."""
+        self._check_width(block, name)
+        rank, size = self._part
+        kept = slice((rank - self._rows_seen) % size, None, size)
+        self._rows_seen += len(block.series)
+        self.labels.add(block, name, kept)
+        self._add(block.series[kept])
 
     def _check_width(self, block: Block, name: str) -> None:
         width = block.series.shape[2]
@@ -254,11 +294,18 @@ class ChannelReader:
         return Dataset(series, torch.from_numpy(labels), storage=storage), f"{checksum:08x}"
 
 
+def refuse_empty(source: Source | Arrays) -> None:
+    """Raise a `UserError` because the channel has no data."""
+    if isinstance(source, Source):
+        source.refuse_empty()
+    raise UserError(f"The {source.name} data has no series.")
+
+
 def _agree_on_length(reader: ChannelReader, group: Group, earlier: Metadata | None) -> int:
     """The length of the series that the network sees, the same in all processes."""
     lengths: list[int] = [length for length in group.gather("length", reader.widest) if length]
     if not lengths:
-        reader.source.refuse_empty()
+        refuse_empty(reader.source)
     length = max(lengths)
     policy = reader.preprocessing.length_policy
     if policy == "error" and min(lengths) != length:
