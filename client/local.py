@@ -23,8 +23,8 @@ from lstm_fcn.container.errors import UserError
 from lstm_fcn.container.files import check_writable
 from lstm_fcn.container.hyperparameters import parse_hyperparameters
 from lstm_fcn.container.media_types import OUTPUTS, Precision
-from lstm_fcn.container.metrics import EpochLine
 from lstm_fcn.container.optml import OptML
+from lstm_fcn.container.progress import EpochBar
 
 EXISTING = click.Path(exists=True, path_type=Path)
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -32,7 +32,6 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
 JOB = ".job"  # in the output folder: the running job; after an interruption, its checkpoints
 SCORES = ("precision", "recall", "f1", "rows")
 REPORT = ("report.html", "metrics.json", "curves.csv")
-BAR_METRICS = ("train_loss", "train_accuracy", "valid_loss", "valid_accuracy")
 
 precision_option = click.option(
     "--precision", type=click.Choice(get_args(Precision)), default="float32", show_default=True
@@ -116,7 +115,6 @@ def _run_job(root: Path, names: Mapping[str, str], rounds: int) -> int:
         names: replacements in what the job prints.
         rounds: of training, with the fine-tuning rounds.
     """
-    from tqdm import tqdm
 
     def rename(text: str) -> str:
         for name, better in names.items():
@@ -127,20 +125,11 @@ def _run_job(root: Path, names: Mapping[str, str], rounds: int) -> int:
     with (
         tempfile.TemporaryFile("w+") as errors,
         _run_module("lstm_fcn.training", settings, stdout=subprocess.PIPE, stderr=errors) as process,
-        tqdm(unit="epoch", dynamic_ncols=True, disable=not sys.stderr.isatty()) as bar,
     ):
-        for line in process.stdout or ():
-            epoch = None if bar.disable else EpochLine.parse(line)
-            if epoch is None:
-                bar.write(rename(line.rstrip("\n")))
-                sys.stdout.flush()
-                continue
-            shown = (f"{name}={epoch.metrics[name]:.4f}" for name in BAR_METRICS if name in epoch.metrics)
-            bar.set_postfix_str(" ".join(shown), refresh=False)
-            bar.total = epoch.epochs * max(rounds, epoch.round + 1)
-            bar.update(epoch.round * epoch.epochs + epoch.epoch - bar.n)
+        with EpochBar(rounds) as bar:
+            for line in process.stdout or ():
+                bar.show(rename(line.rstrip("\n")))
         code = process.wait()
-        bar.close()
         errors.seek(0)
         sys.stderr.write(rename(errors.read()))
         return code if code >= 0 else 128 - code

@@ -1,12 +1,13 @@
 """The model folder: its files, written all or none, checked when loaded."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from lstm_fcn.container.archive import read_archive
 from lstm_fcn.container.errors import UserError
 from lstm_fcn.container.files import write_atomically
 from lstm_fcn.container.problem import Problem
@@ -62,23 +63,44 @@ def load(folder: Path) -> tuple[Metadata, bytes]:
     Raises:
         UserError: the folder holds no model, a damaged one, or one of another release.
     """
+    metadata, files = _read(folder, (METADATA, GRAPH))
+    return metadata, files[GRAPH]
+
+
+def load_all(path: Path) -> tuple[Metadata, bytes, bytes]:
+    """Metadata, ONNX graph and weights of the model in a folder or in a tar archive.
+
+    Raises:
+        UserError: as `load`, or the archive is unsafe.
+    """
+    metadata, files = _read(path, (METADATA, GRAPH, WEIGHTS))
+    return metadata, files[GRAPH], files[WEIGHTS]
+
+
+def _read(path: Path, names: Sequence[str]) -> tuple[Metadata, dict[str, bytes]]:
+    """The files of a model, whose checksums are right."""
     try:
-        text = (folder / METADATA).read_bytes()
-        graph = (folder / GRAPH).read_bytes()
-    except FileNotFoundError as error:
-        found = ", ".join(sorted(path.name for path in folder.iterdir())) if folder.is_dir() else "no such folder"
-        raise UserError(
-            f"{folder} holds no model: {Path(error.filename).name} is missing (found: {found or 'nothing'}). "
-            "Put the files of a training job's model there."
-        ) from error
+        if path.is_file():
+            files = read_archive(path, names)
+        else:
+            files = {name: (path / name).read_bytes() for name in names if (path / name).exists()}
     except OSError as error:
-        raise UserError(f"The model in {folder} cannot be read: {error.strerror}.") from error
-    metadata = parse_metadata(text, folder / METADATA)
-    if hashlib.sha256(graph).hexdigest() != metadata.sha256.get(GRAPH):
-        raise UserError(
-            f"{folder / GRAPH} is damaged or belongs to another model: its checksum differs from {METADATA}."
-        )
-    return metadata, graph
+        raise UserError(f"The model in {path} cannot be read: {error.strerror}.") from error
+    for name in names:
+        if name not in files:
+            there = sorted(each.name for each in path.iterdir()) if path.is_dir() else sorted(files)
+            found = ", ".join(there) or "nothing" if path.exists() else "no such folder"
+            raise UserError(
+                f"{path} holds no model: {name} is missing (found: {found}). Put the files of a training job's model "
+                "there."
+            )
+    metadata = parse_metadata(files[METADATA], path / METADATA)
+    for name in names[1:]:
+        if hashlib.sha256(files[name]).hexdigest() != metadata.sha256.get(name):
+            raise UserError(
+                f"{path / name} is damaged or belongs to another model: its checksum differs from {METADATA}."
+            )
+    return metadata, files
 
 
 def parse_metadata(text: bytes, path: Path) -> Metadata:

@@ -47,10 +47,6 @@ class Fit:
     settings: Hyperparameters
     stopped: bool
 
-    def with_metrics(self, metrics: dict[str, float]) -> "Fit":
-        """The same with these metrics of the classifier, too."""
-        return replace(self, best=replace(self.best, metrics=self.best.metrics | metrics))
-
 
 def fit(
     data: Data,

@@ -68,12 +68,12 @@ def to_onnx(classifier: Classifier, num_variables: int, length: int) -> bytes:
     }
     scaled = _scale(graph, classifier.scaler, "series")
     found = [_network(graph, member, scaled) for member in classifier.members]
-    squash = "Sigmoid" if classifier.independent else "Softmax"  # over the last axis
-    average = graph.add("Mean", *(graph.add(squash, logits) for logits, _ in found))
-    kernel_maps = ""
+    members, kernel_maps = [logits for logits, _ in found], ""
     if classifier.kernels is not None:
         logits, kernel_maps = _kernels(graph, classifier.kernels, scaled, length)
-        average = _average(graph, average, graph.add(squash, logits))
+        members.append(logits)
+    squash = "Sigmoid" if classifier.independent else "Softmax"  # over the last axis
+    average = graph.add("Mean", *(graph.add(squash, logits) for logits in members))
     graph.add("Identity", average, outputs=["probabilities"])
     if classifier.explains:
         shapes["explanation"] = (TensorProto.FLOAT, ["batch", length])
@@ -83,11 +83,10 @@ def to_onnx(classifier: Classifier, num_variables: int, length: int) -> bytes:
             for member, (_, features) in zip(classifier.members, found, strict=True)
             if features
         ]
-        average = graph.add("Mean", *maps) if maps else ""
         if classifier.kernels is not None:
-            num_classes = classifier.kernels.linear.out_features
-            average = _average(graph, average, _map_of_class(graph, kernel_maps, classes, num_classes))
-        graph.add("Identity", average, outputs=["explanation"])
+            maps.append(_map_of_class(graph, kernel_maps, classes, classifier.kernels.linear.out_features))
+        share = graph.constant(np.float32(1 / len(members)))
+        graph.add("Mul", graph.add("Sum", *maps), share, outputs=["explanation"])
     return graph.serialize(shapes, "series")
 
 
@@ -242,12 +241,6 @@ def _distances(graph: Graph, bank: Bank, image: str) -> str:
 def _fill(rows: Tensor) -> Tensor:
     """Rows of the kernels `[42, ...]`, and zeros up to 48: engines have faster operators for multiples of 16."""
     return torch.cat([rows.float(), rows.new_zeros(-len(rows) % 16, *rows.shape[1:])])
-
-
-def _average(graph: Graph, of_networks: str, of_kernels: str) -> str:
-    """The mean of both; "" for networks that have nothing."""
-    total = graph.add("Add", of_networks, of_kernels) if of_networks else of_kernels
-    return graph.add("Mul", total, graph.constant(np.float32(0.5)))
 
 
 def _map_of_class(graph: Graph, maps: str, classes: str, num_classes: int) -> str:

@@ -2,6 +2,7 @@
 
 import logging
 import platform
+from dataclasses import replace
 from importlib.metadata import version
 
 import numpy as np
@@ -20,7 +21,7 @@ from lstm_fcn.training.checkpoint import Checkpoints
 from lstm_fcn.training.cross_validation import OutOfFold, cross_validate
 from lstm_fcn.training.data.datasets import Data
 from lstm_fcn.training.data.loading import load
-from lstm_fcn.training.devices import choose_placement
+from lstm_fcn.training.devices import Placement, choose_placement
 from lstm_fcn.training.distributed import Group
 from lstm_fcn.training.earlier import EarlierModel, load_earlier
 from lstm_fcn.training.export import export_graph, export_weights
@@ -57,10 +58,7 @@ def run(optml: OptML, stop: StopSignal, group: Group) -> None:
     data = load(channels, settings, group, earlier.metadata if earlier else None)
     logger.info("task: %s; classes: %s", data.problem.task, _describe_classes(data.problem))
     checkpoints = _open_checkpoints(optml, settings, data, earlier, group)
-    folds = cross_validate(data, settings, placement, group, stop) if settings.cross_validation_folds else None
-    trained = fit(data, settings, placement, group=group, stop=stop, checkpoints=checkpoints, earlier=earlier)
-    if folds:
-        trained = trained.with_metrics(folds.metrics)
+    trained, folds = train(data, settings, placement, group, stop, checkpoints, earlier)
     if group.is_first:
         artifact.save(optml.model, *make_artifact(data, trained))
         logger.info("model: %s", optml.model)
@@ -70,6 +68,23 @@ def run(optml: OptML, stop: StopSignal, group: Group) -> None:
         logger.info("saved: %s, %s", trained.best.place, metric_text(trained.best.metrics))
         if checkpoints and not trained.stopped:
             checkpoints.remove_all()
+
+
+def train(
+    data: Data,
+    settings: Hyperparameters,
+    placement: Placement,
+    group: Group,
+    stop: StopSignal,
+    checkpoints: Checkpoints | None = None,
+    earlier: EarlierModel | None = None,
+) -> tuple[Fit, OutOfFold | None]:
+    """Train the model and, if the hyperparameters ask for it, cross-validate first. For the arguments, see `fit`."""
+    folds = cross_validate(data, settings, placement, group, stop) if settings.cross_validation_folds else None
+    trained = fit(data, settings, placement, group=group, stop=stop, checkpoints=checkpoints, earlier=earlier)
+    if folds:
+        trained = replace(trained, best=replace(trained.best, metrics=trained.best.metrics | folds.metrics))
+    return trained, folds
 
 
 def make_artifact(data: Data, trained: Fit) -> tuple[artifact.Metadata, bytes, bytes]:

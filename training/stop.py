@@ -50,12 +50,13 @@ class StopSignal:
 
     def listen(self) -> None:
         """Handle SIGTERM and SIGINT. The default actions would not even end a process with number 1."""
-        signal.signal(signal.SIGTERM, self._handle)
-        signal.signal(signal.SIGINT, self._handle)
+        signal.signal(signal.SIGTERM, self.handle)
+        signal.signal(signal.SIGINT, self.handle)
         # The image's script blocks both signals, because process 1 loses those that arrive before it has a handler.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT))
 
-    def _handle(self, number: int, _frame: FrameType | None) -> None:
+    def handle(self, number: int, _frame: FrameType | None) -> None:
+        """Remember the signal; raise `StopBeforeTraining` if there is nothing to save yet."""
         first = not self.requested
         self._requested_at = self._requested_at or time.monotonic()
         if number == signal.SIGINT:

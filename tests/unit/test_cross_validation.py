@@ -93,6 +93,6 @@ def test_more_folds_than_series_are_refused() -> None:
 def test_a_stop_ends_it_without_a_model() -> None:
     stop = StopSignal()
     stop.training_started = True  # of the first fold
-    stop._handle(15, None)
+    stop.handle(15, None)
     with pytest.raises(StopBeforeTraining):
         validate(make_data(1.0), make_settings(3), stop)

@@ -180,7 +180,7 @@ def test_a_stop_ends_training_at_the_next_step_and_keeps_a_model() -> None:
     def request_stop(*_: object) -> None:
         steps.append(1)
         if len(steps) == 2:
-            stop._handle(15, None)
+            stop.handle(15, None)
 
     torch.manual_seed(0)
     network = LSTMFCN(16, 2, hidden_size=2, filters=(4, 4, 4))
@@ -196,7 +196,7 @@ def test_a_stop_ends_training_at_the_next_step_and_keeps_a_model() -> None:
 def test_a_stop_before_the_first_step_leaves_nothing_to_save() -> None:
     stop = StopSignal()
     stop.training_started = True
-    stop._handle(15, None)
+    stop.handle(15, None)
     with pytest.raises(StopBeforeTraining):
         train(make_set(), stop=stop)
 
@@ -409,7 +409,7 @@ class TestResuming:
             folder.mkdir()
             stop = StopSignal()
             first = self.make(folder, validates, stop=stop, **SETTINGS[name])
-            self.after(first, steps, lambda stop=stop: stop._handle(15, None))  # type: ignore[misc]
+            self.after(first, steps, lambda stop=stop: stop.handle(15, None))  # type: ignore[misc]
             first.fit()
             lines = self.lines(caplog)
             assert list(folder.iterdir())
@@ -442,7 +442,7 @@ class TestResuming:
         for seed, steps in enumerate((2, 2, 3, 1)):
             stop = StopSignal()
             loop = self.make(tmp_path, validates=True, weights_seed=seed, stop=stop, epochs="4")
-            self.after(loop, steps, lambda stop=stop: stop._handle(15, None))  # type: ignore[misc]
+            self.after(loop, steps, lambda stop=stop: stop.handle(15, None))  # type: ignore[misc]
             loop.fit()
         last = self.make(tmp_path, validates=True, weights_seed=99, epochs="4")
         self.assert_same(last, last.fit(), whole, expected)
@@ -456,7 +456,7 @@ class TestResuming:
 
         def hook(module: torch.nn.Module, *_: object) -> None:
             if not module.training and next(calls) == 6:  # of the second epoch
-                stop._handle(15, None)
+                stop.handle(15, None)
 
         first.network.register_forward_hook(hook)
         first.fit()
@@ -482,7 +482,7 @@ class TestResuming:
     def test_a_stop_before_the_first_step_ends_as_before(self, tmp_path: Path) -> None:
         stop = StopSignal()
         stop.training_started = True
-        stop._handle(15, None)
+        stop.handle(15, None)
         with pytest.raises(StopBeforeTraining):
             self.make(tmp_path, False, stop=stop).fit()
 
@@ -491,7 +491,7 @@ class TestResuming:
         expected = whole.fit()
         stop = StopSignal()
         first = self.make(tmp_path, validates=True, stop=stop)
-        self.after(first, 4, lambda: stop._handle(15, None))
+        self.after(first, 4, lambda: stop.handle(15, None))
         best = first.fit()
         again = self.make(tmp_path, validates=True, weights_seed=7, stop=stop)
         assert again.fit() == best

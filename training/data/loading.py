@@ -47,9 +47,9 @@ class Arrays:
 
     def blocks(self) -> Iterator[Block]:
         for first in range(0, len(self.labels), BLOCK_ROWS):
-            part = slice(first, first + BLOCK_ROWS)
-            rows = range(first + 1, first + BLOCK_ROWS + 1)
-            yield Block(rows, list(self.labels[part]), np.empty((len(self.labels[part]), 0)), self.series[part])
+            labels = list(self.labels[first : first + BLOCK_ROWS])
+            last = first + len(labels)
+            yield Block(range(first + 1, last + 1), labels, np.empty((len(labels), 0)), self.series[first:last])
 
 
 def load(

@@ -324,7 +324,7 @@ class Classifier(nn.Module):
     """Maps raw series to class probabilities and their explanation; this module is exported.
 
     Its members, the networks and, with them, the kernel features, are trained separately. Their probabilities are
-    averaged: all networks together have the same weight as the kernel features.
+    averaged.
     """
 
     def __init__(
@@ -365,10 +365,11 @@ class Classifier(nn.Module):
 
     def logits(self, series: Tensor) -> Tensor:
         """Scaled series, float32 `[B, M, T]`, to the logits of the probabilities, float32 `[B, num_classes]`."""
-        logits = join_logits(self.network(series), self.independent)
-        if self.kernels is None:
-            return logits
-        return join_logits(torch.stack([logits, self.kernels(series)], dim=1), self.independent)
+        logits: Tensor = self.network(series)
+        if self.kernels is not None:
+            each = logits if logits.ndim == 3 else logits.unsqueeze(1)
+            logits = torch.cat([each, self.kernels(series).unsqueeze(1)], dim=1)
+        return join_logits(logits, self.independent)
 
     def probabilities(self, series: Tensor) -> Tensor:
         """Scaled series, float32 `[B, M, T]`, to probabilities, float32 `[B, num_classes]`."""
@@ -385,11 +386,9 @@ class Classifier(nn.Module):
         Returns:
             float32 `[B, T]`; None if no member has a map.
         """
-        found: Tensor | None = None
+        maps, count = [], len(self.members)
         if len(self.members[0].fcn):
             maps = [member.activation_map(cast(Tensor, member.extract(series)[1]), classes) for member in self.members]
-            found = torch.stack(maps).mean(dim=0)
-        if self.kernels is None:
-            return found
-        of_kernels = self.kernels.activation_map(series, classes)
-        return (of_kernels if found is None else found + of_kernels) / 2
+        if self.kernels is not None:
+            maps, count = [*maps, self.kernels.activation_map(series, classes)], count + 1
+        return torch.stack(maps).sum(dim=0) / count if maps else None
