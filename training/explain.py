@@ -95,11 +95,14 @@ def attention(classifier: Classifier, series: Tensor) -> Attended | None:
     return Attended(shares, shares[:, :, np.newaxis] * sequence.cpu().numpy(), not member.dimension_shuffle)
 
 
-def filters(classifier: Classifier, number: int, series: Tensor) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def filters(
+    classifier: Classifier, number: int, series: Tensor
+) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32]]:
     """The filters of convolution `number` (1, 2 or 3), and their response to one series.
 
     Returns:
-        weights `[filters, width]`, averaged over the input channels; responses after the activation `[filters, T]`.
+        weights `[filters, width]`, averaged over the input channels; the steps between them `[filters]`; responses
+        after the activation `[filters, T]`.
 
     Args:
         classifier: with convolutions, in evaluation mode; for an ensemble, its first network is used.
@@ -112,7 +115,8 @@ def filters(classifier: Classifier, number: int, series: Tensor) -> tuple[NDArra
         responses = fcn[:number](member.views(series[None])[:, :, None, :])[0, :, 0]
     convs = cast(ConvBlock, fcn[number - 1]).convs
     weights = torch.cat([conv.weight.detach()[:, :, 0].mean(dim=1) for conv in convs])
-    return weights.cpu().numpy(), responses.cpu().numpy()
+    dilations = np.repeat([conv.dilation[1] for conv in convs], [conv.out_channels for conv in convs])
+    return weights.cpu().numpy(), dilations, responses.cpu().numpy()
 
 
 def unscale(series: NDArray[np.float32], scaling: Scaling) -> NDArray[np.float64]:

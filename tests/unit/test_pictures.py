@@ -191,7 +191,9 @@ def test_names_of_small_classes_do_not_overlap() -> None:
 def test_the_filters_that_answer_most_are_drawn() -> None:
     responses = np.array([1.0, 9.0, 0.0, 5.0])[:, None] * np.ones((4, 20))
     weights = np.arange(12.0).reshape(4, 3)
-    figure = layers.filters(weights, responses, np.zeros(20), count=2)
+    figure = layers.filters(weights, np.full(len(weights), 4), responses, np.zeros(20), count=2)
+    drawn = [line for line in figure.axes[2].lines if line.get_marker() == "o"]
+    assert np.asarray(drawn[0].get_xdata()).tolist() == [4 * k for k in range(weights.shape[1])]
     left = [axes for axes in figure.axes if axes.get_ylabel().startswith("filter")]
     assert [axes.get_ylabel() for axes in left] == ["filter 2", "filter 4"]
     assert np.asarray(left[0].get_lines()[1].get_ydata()).tolist() == [3, 4, 5]

@@ -88,11 +88,14 @@ def _spaced(places: NDArray[np.floating], gap: float) -> list[int]:
 
 
 @house_style()
-def filters(weights: Series, responses: Series, series: Series, count: int = 8) -> Figure:
+def filters(
+    weights: Series, dilations: NDArray[np.integer], responses: Series, series: Series, count: int = 8
+) -> Figure:
     """The filters of a convolution that respond most strongly to a series, each beside its response.
 
     Args:
         weights: float `[n, width]`.
+        dilations: time steps from one weight to the next, int `[n]`.
         responses: float `[n, T]`, after the activation function.
         series: float64 `[T]`.
         count: maximum number of filters.
@@ -108,7 +111,13 @@ def filters(weights: Series, responses: Series, series: Series, count: int = 8) 
     for row, k in enumerate(strongest.tolist(), start=1):
         left, right = panels[row]
         left.axhline(0, color=GREY, linewidth=0.6)
-        left.plot(weights[k], color=DARK, marker="o", markersize=2.5 if weights.shape[1] <= 40 else 0)
+        left.plot(
+            dilations[k] * np.arange(weights.shape[1]),
+            weights[k],
+            color=DARK,
+            marker="o",
+            markersize=2.5 if weights.shape[1] <= 40 else 0,
+        )
         left.set_ylim(-largest, largest)
         left.set_ylabel(f"filter {k + 1}", rotation=0, ha="right", va="center")
         left.set_yticks([])

@@ -180,6 +180,7 @@ def _draw_filters(subject: Subject) -> dict[str, Figure]:
     series = subject.raw[0].mean(axis=0)
     figures = {}
     for number in (1, 2, 3):
-        weights, responses = filters(subject.classifier, number, subject.scaled[0])
-        figures[f"filters-{number}"] = layers.filters(weights.astype(float), responses.astype(float), series)
+        weights, dilations, responses = filters(subject.classifier, number, subject.scaled[0])
+        figure = layers.filters(weights.astype(float), dilations, responses.astype(float), series)
+        figures[f"filters-{number}"] = figure
     return figures
