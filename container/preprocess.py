@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from lstm_fcn.container.hyperparameters import Hyperparameters
+
 
 class Fault(NamedTuple):
     """A series that cannot be completed.
@@ -36,6 +38,11 @@ class Preprocessing(BaseModel):
 
     missing_values: Literal["error", "interpolate"] = "error"
     length_policy: Literal["error", "pad", "resample"] = "error"
+
+    @classmethod
+    def of(cls, settings: Hyperparameters) -> "Preprocessing":
+        """What the hyperparameters ask for."""
+        return cls(missing_values=settings.missing_values, length_policy=settings.length_policy)
 
     @property
     def any_length(self) -> bool:

@@ -68,7 +68,7 @@ class LSTMFCNClassifier(ClassifierMixin, Parameters):  # type: ignore[misc]  # s
         """
         with _as_value_errors():
             settings = self._settings()
-            rules = _rules(settings)
+            rules = Preprocessing.of(settings)
             series = read_series(X, rules, least=2)
             self._check_features(X, series, reset=True)
             if series.shape[1] > 1:
@@ -259,12 +259,8 @@ def _log(rounds: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _as_value_errors() -> Iterator[None]:
-    """Errors in the input, as scikit-learn's users expect them; hyperparameters are named as in Python."""
+    """Errors in the input, as scikit-learn's users expect them."""
     try:
         yield
     except UserError as error:
         raise ValueError(str(error)) from error
-
-
-def _rules(settings: Hyperparameters) -> Preprocessing:
-    return Preprocessing(missing_values=settings.missing_values, length_policy=settings.length_policy)

@@ -45,6 +45,10 @@ class Arrays:
     series: NDArray[np.float64]
     labels: Sequence[str]
 
+    def refuse_empty(self) -> None:
+        """Raise a `UserError` because there are no series."""
+        raise UserError(f"The {self.name} data has no series.")
+
     def blocks(self) -> Iterator[Block]:
         for first in range(0, len(self.labels), BLOCK_ROWS):
             labels = list(self.labels[first : first + BLOCK_ROWS])
@@ -77,7 +81,7 @@ def load(
         raise UserError("validation-fraction must be 0 if the job has a validation channel.")
     if settings.cross_validation_folds and ("validation" in channels or settings.validation_fraction):
         raise UserError("cross-validation-folds must be 0 if there is validation data; use one of the two.")
-    preprocessing = Preprocessing(missing_values=settings.missing_values, length_policy=settings.length_policy)
+    preprocessing = Preprocessing.of(settings)
     method = earlier.problem.scaling.method if earlier else settings.scaling
     scaling = None if method == "dataset" else Scaling(method=method)
     variables = settings.num_variables if "num_variables" in settings.model_fields_set else None
@@ -135,7 +139,7 @@ def load_validation(source: Source | Arrays, problem: Problem, group: Group) -> 
     reader = ChannelReader(source, problem.preprocessing, group, problem.scaling, problem)
     reader.read()
     if sum(group.gather("validation rows", reader.count)) == 0:
-        refuse_empty(source)
+        source.refuse_empty()
     if reader.labels.not_one_hot and not problem.independent:
         raise UserError(f"{reader.labels.not_one_hot}: exactly one of the columns {quote(problem.classes)} must be 1.")
     return reader.finish(reader.labels.encode(problem.task, problem.classes, problem.columns), problem)
@@ -294,18 +298,11 @@ class ChannelReader:
         return Dataset(series, torch.from_numpy(labels), storage=storage), f"{checksum:08x}"
 
 
-def refuse_empty(source: Source | Arrays) -> None:
-    """Raise a `UserError` because the channel has no data."""
-    if isinstance(source, Source):
-        source.refuse_empty()
-    raise UserError(f"The {source.name} data has no series.")
-
-
 def _agree_on_length(reader: ChannelReader, group: Group, earlier: Metadata | None) -> int:
     """The length of the series that the network sees, the same in all processes."""
     lengths: list[int] = [length for length in group.gather("length", reader.widest) if length]
     if not lengths:
-        refuse_empty(reader.source)
+        reader.source.refuse_empty()
     length = max(lengths)
     policy = reader.preprocessing.length_policy
     if policy == "error" and min(lengths) != length:
