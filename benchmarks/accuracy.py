@@ -10,12 +10,10 @@ weights are those of the lowest training loss.
 
 import io
 import math
-import multiprocessing
-import os
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -27,10 +25,10 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from lstm_fcn.benchmarks.cores import one_process_per_core
 from lstm_fcn.benchmarks.problems import TEST, TRAIN, Description, load_description
 from lstm_fcn.benchmarks.results import Row, append_result, read_results, write_results
 from lstm_fcn.container.channels import Source
-from lstm_fcn.container.cores import available_cores
 from lstm_fcn.container.errors import UserError
 from lstm_fcn.container.files import write_atomically
 from lstm_fcn.container.hyperparameters import PARAMETERS, Hyperparameters, parse_hyperparameters
@@ -118,7 +116,7 @@ def run_all(problems: Path, results: Path, runs: Iterable[Run], average: int = 0
     # One seed after the other; the largest problems first, so that no core is idle for long at the end.
     waiting.sort(key=lambda run: (run.seed, -found[run.dataset].train * found[run.dataset].length))
     write_results(results, rows)
-    with _one_process_per_core() as pool:
+    with one_process_per_core(_prepare) as pool:
         futures = {pool.submit(train_and_test, run, problems / run.dataset, folder): run for run in waiting}
         bar = tqdm(as_completed(futures), total=len(futures), unit="run", disable=not sys.stderr.isatty())
         for number, future in enumerate(bar, 1):
@@ -144,18 +142,8 @@ def run_all(problems: Path, results: Path, runs: Iterable[Run], average: int = 0
     return failed
 
 
-def _one_process_per_core() -> ProcessPoolExecutor:
-    """A pool of processes, each bound to its core."""
-    context = multiprocessing.get_context("spawn")
-    cores: multiprocessing.Queue[int] = context.Queue()
-    for core in sorted(os.sched_getaffinity(0)):
-        cores.put(core)
-    return ProcessPoolExecutor(available_cores(), context, initializer=_stay_on_core, initargs=(cores,))
-
-
-def _stay_on_core(cores: "multiprocessing.Queue[int]") -> None:
+def _prepare() -> None:
     prepare_worker()
-    os.sched_setaffinity(0, {cores.get()})
     torch.set_num_threads(1)
 
 

@@ -10,17 +10,17 @@ as it finishes, and runs that have a row are skipped.
 import importlib.metadata
 import json
 import math
-import multiprocessing
 import os
 import sys
 import time
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lstm_fcn.benchmarks.cores import one_process_per_core
 from lstm_fcn.benchmarks.results import Row, append_result, read_results, write_results
 
 MULTIROCKET_HYDRA, LITE = "MultiRocket-Hydra (aeon)", "LITE (aeon)"
@@ -83,9 +83,8 @@ def read(path: Path) -> tuple[NDArray[np.float64], NDArray[np.str_]]:
     return table[:, 1:].astype(np.float64)[:, np.newaxis], table[:, 0]
 
 
-def stay_on_core(cores: "multiprocessing.Queue[int]") -> None:
+def prepare() -> None:
     """Before the libraries are imported, whose threads would otherwise be as many as the machine has cores."""
-    os.sched_setaffinity(0, {cores.get()})
     os.environ |= dict.fromkeys(("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 
@@ -95,13 +94,8 @@ def main(problems: Path, results: Path, names: list[str]) -> None:
     rows = read_results(results)
     write_results(results, rows)
     done = {(row.dataset, row.method) for row in rows}
-    context = multiprocessing.get_context("spawn")
-    cores: multiprocessing.Queue[int] = context.Queue()
-    for core in sorted(os.sched_getaffinity(0)):
-        cores.put(core)
-    workers = len(os.sched_getaffinity(0))
     runs = [(name, method) for method in (MULTIROCKET_HYDRA, LITE) for name in names if (name, method) not in done]
-    with ProcessPoolExecutor(workers, context, initializer=stay_on_core, initargs=(cores,)) as pool:
+    with one_process_per_core(prepare) as pool:
         for future in as_completed([pool.submit(train_and_test, problems / name, method) for name, method in runs]):
             row = future.result()
             append_result(results, row)

@@ -128,7 +128,7 @@ def test_the_command_runs_what_is_missing(
     problems: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """In a process, whose run has all 200 epochs; that is short enough on so little data."""
-    monkeypatch.setattr(accuracy, "available_cores", lambda: 1)
+    monkeypatch.setattr("lstm_fcn.benchmarks.cores.available_cores", lambda: 1)
     results = tmp_path / "results.csv"
     write_results(results, [make_row(accuracy=0.125)])
     make_problem(problems / "Broken", "no numbers\n", labelled_csv(8))
