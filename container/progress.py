@@ -1,6 +1,9 @@
 """The progress of a training, from its log: a bar where a person watches, plain lines elsewhere."""
 
+import contextlib
+import logging
 import sys
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, Self
 
@@ -9,6 +12,33 @@ from tqdm import tqdm
 from lstm_fcn.container.metrics import EpochLine
 
 SHOWN = ("train_loss", "train_accuracy", "valid_loss", "valid_accuracy")
+
+
+@contextlib.contextmanager
+def training_log(handler: logging.Handler) -> Iterator[None]:
+    """Send the log of a training in this process to this handler only."""
+    log = logging.getLogger("lstm_fcn.training")
+    level, propagate = log.level, log.propagate
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
+        log.propagate = propagate
+
+
+class LineHandler(logging.Handler):
+    """Hands the lines of a log to a function."""
+
+    def __init__(self, show: Callable[[str], None]) -> None:
+        super().__init__()
+        self._show = show
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._show(record.getMessage())
 
 
 class EpochBar:

@@ -4,7 +4,6 @@ Torch is imported by `fit` only. A model predicts with ONNX Runtime, in the same
 """
 
 import contextlib
-import logging
 import signal
 import threading
 import warnings
@@ -23,7 +22,7 @@ from lstm_fcn.container.cores import available_cores
 from lstm_fcn.container.errors import UserError
 from lstm_fcn.container.hyperparameters import Hyperparameters, parse_hyperparameters
 from lstm_fcn.container.preprocess import Preprocessing
-from lstm_fcn.container.progress import EpochBar
+from lstm_fcn.container.progress import EpochBar, LineHandler, training_log
 from lstm_fcn.parameters import Parameters
 from lstm_fcn.series import Series, check_shape, label_text, read_labels, read_series
 
@@ -242,19 +241,10 @@ def _log(rounds: int) -> Iterator[None]:
     """Show the log of the training, with a bar on a terminal and in a notebook."""
     from tqdm.auto import tqdm
 
-    logger = logging.getLogger("lstm_fcn.training")
-    level = logger.level
     in_notebook = tqdm.__module__ == "tqdm.notebook"
-    with EpochBar(rounds, tqdm, disable=False if in_notebook else None) as bar:
-        handler = logging.Handler()
-        handler.emit = lambda record: bar.show(record.getMessage())  # type: ignore[method-assign]
-        logger.addHandler(handler)
-        logger.setLevel(logging.INFO)
-        try:
-            yield
-        finally:
-            logger.removeHandler(handler)
-            logger.setLevel(level)
+    bar = EpochBar(rounds, tqdm, disable=False if in_notebook else None)
+    with bar, training_log(LineHandler(bar.show)):
+        yield
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -43,6 +43,7 @@ from lstm_fcn.container.cores import available_cores, wait_passively
 from lstm_fcn.container.errors import UserError
 from lstm_fcn.container.hyperparameters import parse_hyperparameters
 from lstm_fcn.container.metrics import EpochLine, Metric
+from lstm_fcn.container.progress import training_log
 from lstm_fcn.training.data.reading import prepare_worker
 
 STEPS = 10  # trials are compared after each tenth of their epochs, because their numbers of epochs may differ
@@ -121,26 +122,10 @@ def check_data(search: Search) -> None:
     from lstm_fcn.training.distributed import Group
 
     settings = parse_hyperparameters(search.fixed)
-    with _training_log(logging.StreamHandler(sys.stdout)):
+    with training_log(logging.StreamHandler(sys.stdout)):
         load(search.channels, settings, Group())
         if not torch.cuda.is_available():  # on a GPU, this process would only occupy memory
             choose_placement(settings.precision, Group(), settings.device)
-
-
-@contextlib.contextmanager
-def _training_log(handler: logging.Handler) -> Iterator[None]:
-    """Send the log of a training to this handler only."""
-    log = logging.getLogger("lstm_fcn.training")
-    level, propagate = log.level, log.propagate
-    log.setLevel(logging.INFO)
-    log.propagate = False
-    log.addHandler(handler)
-    try:
-        yield
-    finally:
-        log.removeHandler(handler)
-        log.setLevel(level)
-        log.propagate = propagate
 
 
 class TrialProcess:
@@ -345,7 +330,7 @@ def _run_trial(
     prepare_worker()
     os.sched_setaffinity(0, cores)
     reporter = Reporter(sender, objective, 1 + int(values.get("fine-tune-rounds", 0)))
-    with contextlib.suppress(BrokenPipeError), _training_log(reporter):  # a broken pipe: the search has ended
+    with contextlib.suppress(BrokenPipeError), training_log(reporter):  # a broken pipe: the search has ended
         try:
             reporter.send("done", _train(channels, values, slot))
         except UserError as error:
