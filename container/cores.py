@@ -30,6 +30,17 @@ def _cgroup_quota(root: Path) -> float | None:
     return int(limit) / int(period)
 
 
+def allowed_threads(processes: int = 1) -> int:
+    """Threads for each of the processes that compute on this machine: its share of the cores, at least 1.
+
+    `OMP_NUM_THREADS` may lower it: so joblib keeps its workers (`n_jobs` in scikit-learn) from starting more threads
+    than there are cores.
+    """
+    share = available_cores() // processes
+    limit = os.environ.get("OMP_NUM_THREADS", "")
+    return max(1, min(share, int(limit)) if limit.isdecimal() else share)
+
+
 def wait_passively() -> None:
     """Make the idle threads of an OpenMP program sleep instead of spinning; call it before torch is imported.
 

@@ -18,7 +18,7 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from lstm_fcn.container import artifact
-from lstm_fcn.container.cores import available_cores
+from lstm_fcn.container.cores import allowed_threads, wait_passively
 from lstm_fcn.container.errors import UserError
 from lstm_fcn.container.hyperparameters import Hyperparameters, parse_hyperparameters
 from lstm_fcn.container.preprocess import Preprocessing
@@ -155,7 +155,7 @@ class LSTMFCNClassifier(ClassifierMixin, Parameters):  # type: ignore[misc]  # s
         check_is_fitted(self, "metadata_")
         problem = self.metadata_.problem
         if self._predictor is None:
-            self._predictor = Predictor(self.metadata_, self._graph, available_cores())
+            self._predictor = Predictor(self.metadata_, self._graph, allowed_threads())
         with _as_value_errors():
             series = read_series(X, problem.preprocessing)
             if not problem.preprocessing.any_length:
@@ -198,6 +198,7 @@ def train(
         KeyboardInterrupt: Ctrl-C before there was anything to keep.
         ModuleNotFoundError: a package of the extra `train` is missing.
     """
+    wait_passively()
     try:
         import torch
 
@@ -210,8 +211,10 @@ def train(
         message = f"Training needs the package {error.name}, which is not installed: pip install 'lstm-fcn[train]'."
         raise ModuleNotFoundError(message, name=error.name) from error
     stop, group = StopSignal(), Group()
-    # The random numbers of the caller are left as they are.
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())), _stopped_by_ctrl_c(stop):
+    with contextlib.ExitStack() as kept:  # of the caller: random numbers, threads and the handler of Ctrl-C
+        kept.enter_context(torch.random.fork_rng(devices=range(torch.cuda.device_count())))
+        kept.callback(torch.set_num_threads, torch.get_num_threads())
+        kept.enter_context(_stopped_by_ctrl_c(stop))
         try:
             placement = choose_placement(settings.precision, group, settings.device)
             data = load({name: Arrays(name, *part) for name, part in channels.items()}, settings, group)

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from lstm_fcn.container.cores import available_cores
+from lstm_fcn.container.cores import allowed_threads
 from lstm_fcn.container.errors import UserError
 from lstm_fcn.training.distributed import Group
 
@@ -99,9 +99,9 @@ def _choose_gpus(precision: str, group: Group) -> Placement:
 
 
 def _choose_cpu(precision: str, group: Group) -> Placement:
-    cores = max(1, available_cores() // group.local_size)
-    torch.set_num_threads(cores)
-    logger.info("device: CPU (%s), %d thread(s)", platform.machine(), cores)
+    threads = allowed_threads(group.local_size)
+    torch.set_num_threads(threads)
+    logger.info("device: CPU (%s), %d thread(s)", platform.machine(), threads)
     return Placement(torch.device("cpu"), 0, _use_bfloat16(precision, _cpu_has_bfloat16()))
 
 

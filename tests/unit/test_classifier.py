@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from joblib import Parallel, delayed
 from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
@@ -22,6 +24,7 @@ from sklearn.preprocessing import FunctionTransformer
 from lstm_fcn import LSTMFCNClassifier
 from lstm_fcn.client.signature import module
 from lstm_fcn.container import artifact
+from lstm_fcn.container.cores import allowed_threads, available_cores
 from tests.models import GOLDEN
 
 SMALL: dict[str, Any] = {"filters_1": 4, "filters_2": 4, "filters_3": 4, "kernel_features": 84, "epochs": 2}
@@ -238,6 +241,21 @@ class TestInScikitLearn:
         assert cross_val_score(scaled, FLAT, Y, cv=2).tolist() == [1.0, 1.0]
         search = GridSearchCV(LSTMFCNClassifier(**SMALL), {"hidden_size": np.array([2, 3])}, cv=2).fit(FLAT, Y)
         assert search.best_score_ == 1.0
+
+    def test_parallel_jobs_share_the_cores(self) -> None:
+        both = Parallel(n_jobs=2)(delayed(allowed_threads)() for _ in range(2))
+        assert both == [max(1, available_cores() // 2)] * 2
+        assert cross_val_score(LSTMFCNClassifier(**SMALL), FLAT, Y, cv=2, n_jobs=2).tolist() == [1.0, 1.0]
+
+    def test_fitting_leaves_the_state_of_torch(self) -> None:
+        before, threads = torch.get_rng_state(), torch.get_num_threads()
+        try:
+            torch.set_num_threads(threads + 1)
+            LSTMFCNClassifier(**SMALL).fit(FLAT, Y)
+            assert torch.get_num_threads() == threads + 1
+        finally:
+            torch.set_num_threads(threads)
+        assert torch.get_rng_state().equal(before)
 
 
 class TestInterruption:

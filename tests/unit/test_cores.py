@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from lstm_fcn.container.cores import available_cores, wait_passively
+from lstm_fcn.container import cores
+from lstm_fcn.container.cores import allowed_threads, available_cores, wait_passively
 
 
 @pytest.fixture(autouse=True)
@@ -29,6 +30,17 @@ def test_limit_of_cgroup_1(tmp_path: Path, quota: str, cores: int) -> None:
 
 def test_no_limit(tmp_path: Path) -> None:
     assert available_cores(tmp_path) == 8
+
+
+@pytest.mark.parametrize(
+    ("limit", "processes", "threads"), [(None, 1, 8), (None, 3, 2), (None, 9, 1), ("2", 1, 2), ("6", 2, 4), ("0", 1, 1)]
+)
+def test_joblib_limits_the_threads(
+    limit: str | None, processes: int, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "environ", {} if limit is None else {"OMP_NUM_THREADS": limit})
+    monkeypatch.setattr(cores, "available_cores", lambda: 8)
+    assert allowed_threads(processes) == threads
 
 
 def test_threads_wait_passively_unless_the_user_wants_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from lstm_fcn.container import cores
 from lstm_fcn.container.errors import UserError
 from lstm_fcn.training import devices
 from lstm_fcn.training.devices import MixedPrecision, Placement, choose_placement, parallel_forward
@@ -133,7 +134,8 @@ def test_gpus(
 def test_the_processes_of_a_machine_share_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     threads: list[int] = []
     monkeypatch.setattr(torch, "set_num_threads", threads.append)
-    monkeypatch.setattr(devices, "available_cores", lambda: 8)
+    monkeypatch.setattr(cores, "available_cores", lambda: 8)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     choose_placement("float32", Group(2, 6, local_rank=2, local_size=3))
     choose_placement("float32", Group(2, 32, local_rank=2, local_size=16))
     assert threads == [2, 1]
