@@ -27,7 +27,7 @@ from lstm_fcn.parameters import Parameters
 from lstm_fcn.series import Series, check_shape, label_text, read_labels, read_series
 
 if TYPE_CHECKING:
-    from lstm_fcn.serving.predictor import Predictions, Predictor
+    from lstm_fcn.serving.predictor import Predictions
     from lstm_fcn.training.stop import StopSignal
 
 SWITCHES = {"true": True, "false": False}
@@ -147,15 +147,16 @@ class LSTMFCNClassifier(ClassifierMixin, Parameters):  # type: ignore[misc]  # s
     def _take(self, classes: NDArray[Any], metadata: artifact.Metadata, graph: bytes, weights: bytes) -> None:
         self.classes_, self.metadata_ = classes, metadata
         self._graph, self._weights = graph, weights
-        self._predictor: Predictor | None = None
+        self._open()
 
-    def _predict(self, X: Series) -> "Predictions":  # noqa: N803
+    def _open(self) -> None:
         from lstm_fcn.serving.predictor import Predictor
 
+        self._predictor = Predictor(self.metadata_, self._graph, allowed_threads())
+
+    def _predict(self, X: Series) -> "Predictions":  # noqa: N803
         check_is_fitted(self, "metadata_")
         problem = self.metadata_.problem
-        if self._predictor is None:
-            self._predictor = Predictor(self.metadata_, self._graph, allowed_threads())
         with _as_value_errors():
             series = read_series(X, problem.preprocessing)
             if not problem.preprocessing.any_length:
@@ -179,7 +180,12 @@ class LSTMFCNClassifier(ClassifierMixin, Parameters):  # type: ignore[misc]  # s
     def __getstate__(self) -> dict[str, Any]:
         """Without the session of ONNX Runtime, which cannot be copied."""
         state: dict[str, Any] = super().__getstate__()
-        return state | ({"_predictor": None} if "_predictor" in state else {})
+        return {name: value for name, value in state.items() if name != "_predictor"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if "_graph" in state:
+            self._open()
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

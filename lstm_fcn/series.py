@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from sklearn.utils import assert_all_finite
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_array, column_or_1d
 
@@ -21,16 +22,22 @@ def read_series(X: Series, rules: Preprocessing, least: int = 1) -> NDArray[np.f
     Args:
         X: `[N, T]` or, with several variables, `[N, M, T]`; a frame; or N arrays `[T]` or `[M, T]` of different length.
         rules: whether values may be missing, and series may differ in length.
-        least: number of series.
+        least: number of series, and of values in a series.
 
     Raises:
         UserError: names the first series that breaks the rules.
-        ValueError: X is not a table of numbers, or has too few rows.
+        ValueError: X is not a table of numbers, or too small.
     """
     if isinstance(X, (list, tuple)) or (isinstance(X, np.ndarray) and X.dtype == object):
         X = _join(X, rules)  # noqa: N806
     array: NDArray[np.float64] = check_array(
-        X, dtype=np.float64, allow_nd=True, ensure_all_finite=False, ensure_min_samples=least, input_name="X"
+        X,
+        dtype=np.float64,
+        allow_nd=True,
+        ensure_all_finite=False,
+        ensure_min_samples=least,
+        ensure_min_features=least,
+        input_name="X",
     )
     if array.ndim > 3:
         raise UserError(f"X has {array.ndim} dimensions; series are [N, T] or, with several variables, [N, M, T].")
@@ -98,6 +105,7 @@ def read_labels(y: ArrayLike, count: int) -> tuple[NDArray[Any], list[str]]:
     if y is None:
         raise ValueError("LSTMFCNClassifier requires y to be passed, but the target y is None.")
     labels: NDArray[Any] = column_or_1d(y, warn=True)
+    assert_all_finite(labels, input_name="y")
     check_classification_targets(labels)
     if len(labels) != count:
         raise ValueError(f"X has {count} series, but y has {plural(len(labels), 'label')}.")

@@ -20,6 +20,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
+from sklearn.utils.estimator_checks import check_estimator
 
 from lstm_fcn import LSTMFCNClassifier
 from lstm_fcn.client.signature import module
@@ -127,7 +128,8 @@ class TestErrors:
             (X[:, None], r"X has 4 dimensions; series are \[N, T\]"),
             (FLAT[0], "Expected 2D array, got 1D array instead"),
             (FLAT[:0], r"Found array with 0 sample\(s\)"),
-            (FLAT[:, :1], "The training series have one value each"),
+            (FLAT[:, :1], r"Found array with 1 feature\(s\)"),
+            (X[:, :, :1], "The training series have one value each"),
             (FLAT[:9], "X has 9 series, but y has 24 labels"),
             ([[object()] * LENGTH] * 24, "float"),
         ],
@@ -142,6 +144,7 @@ class TestErrors:
             (np.zeros(24, int), r"only one class \('0', 24 rows\)"),
             (np.linspace(0, 1, 24), "Unknown label type: continuous"),
             ([" ", "a"] * 12, r"y has a missing label \(' '\)"),
+            ([0, np.inf] * 12, "Input y contains infinity"),
             (None, "requires y to be passed, but the target y is None"),
             (np.stack([Y, Y], axis=1), r"y should be a 1d array"),
         ],
@@ -278,3 +281,15 @@ def test_the_log_is_shown_on_request(capsys: pytest.CaptureFixture[str]) -> None
     assert "epoch: 2/2, train_loss: " in capsys.readouterr().out
     LSTMFCNClassifier(**SMALL).fit(FLAT, Y)
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.slow
+def test_checks_of_scikit_learn() -> None:
+    quick = LSTMFCNClassifier(epochs=20, filters_1=16, filters_2=16, filters_3=16, kernel_features=168)
+    weights = "class_weight is 'balanced' or 'none', as in a training job; it takes no weights of single classes"
+    found = check_estimator(
+        quick, expected_failed_checks={"check_class_weight_classifiers": weights}, on_fail=None, on_skip=None
+    )
+    outcomes = {name: {one["check_name"] for one in found if one["status"] == name} for name in ("failed", "xfail")}
+    assert outcomes == {"failed": set(), "xfail": {"check_class_weight_classifiers"}}
+    assert len(found) > 50
