@@ -62,7 +62,7 @@ PINS := $(COMPILE) pyproject.toml --python-platform linux --constraints requirem
 lock: install
 	$(PINS) --extra development --output-file requirements/dev.txt
 	$(PINS) --extra train --constraints requirements/dev.txt --output-file requirements/train.txt
-	$(PINS) --extra serve --constraints requirements/dev.txt --output-file requirements/serve.txt
+	$(PINS) --extra serve --excludes requirements/not-served.txt --constraints requirements/dev.txt --output-file requirements/serve.txt
 	$(COMPILE) requirements/engine.in --universal --no-deps --output-file requirements/engine.txt
 	echo "atheris" | $(COMPILE) - --no-deps --output-file requirements/fuzz.txt
 	echo "sagemaker[local]<3" | $(COMPILE) - --python-platform linux --output-file requirements/sdk-v2.txt

@@ -26,14 +26,12 @@ COMMANDS = {
         "Train, tune, deploy and predict on Amazon SageMaker.",
     ),
 }
-# The extra that installs what a command needs, and a package that shows whether it is installed.
+# The extra that installs what a command needs, and a package that shows whether it is installed. The others need none.
 EXTRAS = {
     "train": ("train", "torch"),
-    "predict": ("serve", "flask"),
     "evaluate": ("train", "torch"),
     "visualize": ("train", "torch"),
     "serve": ("serve", "flask"),
-    "transform": ("serve", "flask"),
     "tune": ("tune", "optuna"),
     "benchmark": ("benchmark", "pandas"),
     "sagemaker": ("sagemaker", "boto3"),
@@ -49,7 +47,7 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         if cmd_name not in COMMANDS:
             return None
-        extra, package = EXTRAS[cmd_name]
+        extra, package = EXTRAS.get(cmd_name, ("", "click"))
         if find_spec(package) is None:
             raise UserError(
                 f"{cmd_name} needs the package {package}, which is not installed: pip install 'lstm-fcn[{extra}]'."

@@ -51,8 +51,7 @@ def _announce() -> None:
     from lstm_fcn.container import artifact
     from lstm_fcn.container.csv_reader import describe_length
     from lstm_fcn.container.media_types import CSV
-    from lstm_fcn.serving.encode import Encoder
-    from lstm_fcn.serving.negotiation import ResponseFormat
+    from lstm_fcn.serving.encode import Encoder, ResponseFormat
     from lstm_fcn.serving.settings import Settings
 
     settings = Settings.from_environment()

@@ -23,8 +23,8 @@ from lstm_fcn.container.errors import AlgorithmError, UserError
 from lstm_fcn.container.media_types import CSV, RESPONSE_TYPES
 from lstm_fcn.serving.admission import Admission
 from lstm_fcn.serving.decode import decode
-from lstm_fcn.serving.encode import Encoder
-from lstm_fcn.serving.negotiation import ResponseFormat, choose_format, request_type
+from lstm_fcn.serving.encode import Encoder, ResponseFormat
+from lstm_fcn.serving.negotiation import choose_format, request_type
 from lstm_fcn.serving.page import render
 from lstm_fcn.serving.predictor import Predictor
 from lstm_fcn.serving.settings import MEBIBYTE, Settings

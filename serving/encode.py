@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,8 +12,24 @@ from numpy.typing import NDArray
 from lstm_fcn.container.artifact import Metadata
 from lstm_fcn.container.errors import UserError
 from lstm_fcn.container.media_types import CSV, JSON
-from lstm_fcn.serving.negotiation import ResponseFormat
 from lstm_fcn.serving.predictor import Predictions
+
+
+@dataclass(frozen=True)
+class ResponseFormat:
+    """How predictions are written.
+
+    outputs: some of `OUTPUTS`, in the order in which they are written; empty: the model's default.
+    header: whether CSV starts with a line of names; None: as the training data of the model.
+    """
+
+    media_type: str
+    outputs: tuple[str, ...] = ()
+    header: bool | None = None
+
+    @property
+    def content_type(self) -> str:
+        return f"{CSV}; charset=utf-8" if self.media_type == CSV else self.media_type
 
 
 class Encoder:

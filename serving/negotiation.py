@@ -1,29 +1,13 @@
 """Content negotiation: the media type of a request and the format of its response (S16 to S19)."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from werkzeug.datastructures import Accept
 from werkzeug.exceptions import NotAcceptable, UnsupportedMediaType
 from werkzeug.http import parse_accept_header, parse_options_header
 
 from lstm_fcn.container.media_types import CSV, OUTPUTS, REQUEST_TYPES, RESPONSE_TYPES, parse_outputs
-
-
-@dataclass(frozen=True)
-class ResponseFormat:
-    """How predictions are written.
-
-    outputs: some of `OUTPUTS`, in the order in which they are written; empty: the model's default.
-    header: whether CSV starts with a line of names; None: as the training data of the model.
-    """
-
-    media_type: str
-    outputs: tuple[str, ...] = ()
-    header: bool | None = None
-
-    @property
-    def content_type(self) -> str:
-        return f"{CSV}; charset=utf-8" if self.media_type == CSV else self.media_type
+from lstm_fcn.serving.encode import ResponseFormat
 
 
 def request_type(content_type: str) -> str:

@@ -29,8 +29,7 @@ from lstm_fcn.container.csv_blocks import Plain, unpacked
 from lstm_fcn.container.csv_reader import Block, SeriesReader
 from lstm_fcn.container.errors import AlgorithmError, UserError
 from lstm_fcn.container.media_types import CSV, JSON_LINES, OUTPUTS, Precision, parse_outputs
-from lstm_fcn.serving.encode import Encoder
-from lstm_fcn.serving.negotiation import ResponseFormat
+from lstm_fcn.serving.encode import Encoder, ResponseFormat
 from lstm_fcn.serving.predictor import Predictor, TooLargeError
 
 STANDARD = Path("-")  # standard input or output

@@ -26,7 +26,7 @@ def test_every_requirement_has_a_lower_bound() -> None:
 
 
 def test_training_serving_and_tuning_with_the_lowest_versions(wheel: Path, folder: Path, tmp_path: Path) -> None:
-    requirements = [f"lstm-fcn[benchmark,sagemaker,serve,train,tune] @ {wheel.as_uri()}", *declared()]
+    requirements = [f"lstm-fcn[benchmark,mlflow,sagemaker,serve,train,tune] @ {wheel.as_uri()}", *declared()]
     environment = Environment(tmp_path / "environment", requirements, "--resolution", "lowest-direct", torch=True)
     for text in declared():
         [(name, lowest)] = BOUND.findall(text)

@@ -20,6 +20,13 @@ SERIES = PROJECT / "tests" / "golden" / "v1" / "series.csv"
 MODEL = PROJECT / "tests" / "golden" / "v1" / "model"
 NAME = f"lstm_fcn-{lstm_fcn.__version__}"
 SETTINGS = ("--epochs", "1", "--hidden-size", "2")
+READ = f"""
+import numpy
+from lstm_fcn import LSTMFCNClassifier
+model = LSTMFCNClassifier.load({str(MODEL)!r})
+series = numpy.genfromtxt({str(SERIES)!r}, delimiter=",", skip_header=1).reshape(-1, 2, 16)
+expected = numpy.loadtxt({str(MODEL.parent / "probabilities.csv")!r}, delimiter=",")[:, [1, 0, 2]]  # labels sorted
+"""
 Install = Callable[[str], Environment]
 
 
@@ -47,6 +54,19 @@ def test_the_source_distribution_has_licence_and_readme(distributions: Path) -> 
     assert {f"{NAME}/{name}" for name in ("LICENSE", "README.md", "pyproject.toml")} <= names
 
 
+def test_without_extras_models_predict(install: Install, folder: Path) -> None:
+    environment = install("")
+    environment.run(folder, "lstm-fcn", "predict", MODEL, SERIES, "--output", "predictions.csv")
+    predictions = (folder / "predictions.csv").read_text()
+    assert len(predictions.splitlines()) == len(SERIES.read_text().splitlines())  # both have a header
+    (folder / "input").mkdir()
+    (folder / "input" / "series.csv").write_bytes(SERIES.read_bytes())
+    environment.run(folder, "lstm-fcn", "transform", MODEL, "input", "output")
+    assert [path.read_text() for path in (folder / "output").iterdir()] == [predictions]
+    program = READ + "numpy.testing.assert_allclose(model.predict_proba(series), expected, atol=1e-5)"
+    environment.run(folder, "python", "-c", program)
+
+
 def test_without_extras_each_command_names_the_one_it_needs(install: Install, folder: Path) -> None:
     environment = install("")
     [packages] = (environment.folder / "lib").glob("python*/site-packages")
@@ -60,8 +80,6 @@ def test_without_extras_each_command_names_the_one_it_needs(install: Install, fo
         ("train", "train", *training),
         ("train", "evaluate", MODEL, SERIES),
         ("train", "visualize", MODEL, SERIES, "pictures"),
-        ("serve", "predict", MODEL, SERIES),
-        ("serve", "transform", "--help"),
         ("serve", "serve", MODEL),
         ("tune", "tune", *training),
         ("sagemaker", "sagemaker", "--help"),
@@ -93,11 +111,6 @@ def test_extra_serve(install: Install, folder: Path) -> None:
     environment = install("serve")
     environment.run(folder, "lstm-fcn", "predict", MODEL, SERIES, "--output", "predictions.csv")
     predictions = (folder / "predictions.csv").read_text()
-    assert len(predictions.splitlines()) == len(SERIES.read_text().splitlines())  # both have a header
-    (folder / "input").mkdir()
-    (folder / "input" / "series.csv").write_bytes(SERIES.read_bytes())
-    environment.run(folder, "lstm-fcn", "transform", MODEL, "input", "output")
-    assert [path.read_text() for path in (folder / "output").iterdir()] == [predictions]
     port = free_port()
     options = ["--port", str(port), "--workers", "1"]
     command: list[str | Path] = [environment.program("lstm-fcn"), "serve", MODEL, *options]
@@ -120,6 +133,20 @@ def test_extra_sagemaker(install: Install, folder: Path) -> None:
     places = ("--training", "s3://bucket/train/", "--output", "s3://bucket/models")
     printed = environment.run(folder, "lstm-fcn", "sagemaker", "train", *job, *places, AWS_DEFAULT_REGION="eu-west-1")
     assert '"TrainingJobName": "first"' in printed
+
+
+def test_extra_mlflow(install: Install, folder: Path) -> None:
+    environment = install("mlflow")
+    program = """
+import mlflow
+from lstm_fcn.mlflow import load_model, save_model
+save_model(model, "saved", input_example=series[:2])
+found = mlflow.pyfunc.load_model("saved").predict(series)
+numpy.testing.assert_allclose(found.filter(like="probability"), expected, atol=1e-5)
+assert found["predicted_label"].tolist() == load_model("saved").predict(series).tolist()
+"""
+    environment.run(folder, "python", "-c", READ + program)
+    assert {"MLmodel", "data", "requirements.txt"} <= set(names(folder / "saved"))
 
 
 def test_extra_tune(install: Install, folder: Path) -> None:

@@ -12,8 +12,7 @@ from lstm_fcn.container.csv_header import HEADERLESS, Columns
 from lstm_fcn.container.errors import UserError
 from lstm_fcn.container.media_types import CSV, JSON, JSON_LINES, OUTPUTS
 from lstm_fcn.container.problem import Problem, Scaling, Task
-from lstm_fcn.serving.encode import Encoder
-from lstm_fcn.serving.negotiation import ResponseFormat
+from lstm_fcn.serving.encode import Encoder, ResponseFormat
 from lstm_fcn.serving.predictor import Predictions
 
 PREDICTIONS = Predictions(

@@ -2,7 +2,8 @@ import pytest
 from werkzeug.exceptions import NotAcceptable, UnsupportedMediaType
 
 from lstm_fcn.container.media_types import CSV, JSON, JSON_LINES, NPY, OUTPUTS, parse_outputs
-from lstm_fcn.serving.negotiation import ResponseFormat, choose_format, request_type
+from lstm_fcn.serving.encode import ResponseFormat
+from lstm_fcn.serving.negotiation import choose_format, request_type
 
 DEFAULT = ResponseFormat(CSV, ("probability",))
 

@@ -84,7 +84,8 @@ def test_pins_have_hashes_and_no_addresses(file: str) -> None:
 
 @pytest.mark.parametrize("file", PINNED)
 def test_every_declared_dependency_is_pinned(file: str) -> None:
-    assert extra(PINNED[file]) - ELSEWHERE <= set(pins(file))
+    left_out = {"scikit-learn"} if file == "serve" else set()  # requirements/not-served.txt
+    assert extra(PINNED[file]) - ELSEWHERE - left_out <= set(pins(file))
 
 
 @pytest.mark.parametrize("file", PINNED)
