@@ -65,6 +65,7 @@ lock: install
 	$(PINS) --extra serve --excludes requirements/not-served.txt --constraints requirements/dev.txt --output-file requirements/serve.txt
 	$(COMPILE) requirements/engine.in --universal --no-deps --output-file requirements/engine.txt
 	echo "atheris" | $(COMPILE) - --no-deps --output-file requirements/fuzz.txt
+	echo "mlflow>=3" | $(COMPILE) pyproject.toml - --python-platform linux --output-file requirements/mlflow.txt
 	echo "sagemaker[local]<3" | $(COMPILE) - --python-platform linux --output-file requirements/sdk-v2.txt
 	echo "sagemaker>=3" | $(COMPILE) - --python-platform linux --output-file requirements/sdk-v3.txt
 

@@ -188,8 +188,8 @@ def free_port() -> int:
     return port
 
 
-def wait_until_healthy(url: str, process: Process | None = None) -> None:
-    """Wait for the first successful /ping.
+def wait_until_healthy(url: str, process: Process | None = None, path: str = "/ping") -> None:
+    """Wait for the first successful response from `path`.
 
     Raises:
         AssertionError: the process has ended, or `HEALTHY_SECONDS` have passed.
@@ -197,11 +197,11 @@ def wait_until_healthy(url: str, process: Process | None = None) -> None:
     deadline = time.monotonic() + HEALTHY_SECONDS
     while time.monotonic() < deadline and (process is None or process.poll() is None):
         try:
-            with urllib.request.urlopen(f"{url}/ping", timeout=2):
+            with urllib.request.urlopen(url + path, timeout=2):
                 return
         except OSError:
             time.sleep(0.02)
-    raise AssertionError(f"no successful response from {url}/ping")
+    raise AssertionError(f"no successful response from {url}{path}")
 
 
 def request(

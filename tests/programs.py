@@ -61,6 +61,7 @@ __all__ = [
     "environment",
     "finish",
     "free_port",
+    "kill_tree",
     "labelled_csv",
     "offer_pipe",
     "request",

@@ -8,8 +8,6 @@ import itertools
 import json
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -22,9 +20,9 @@ import pytest
 
 from tests.images.engine import PROJECT, SERVE, TRAIN, docker
 from tests.images.local_mode_order import Order
+from tests.pinned import pinned_python, run
 from tests.programs import MODEL_FILES, SMALL, free_port, labelled_csv, without_labels
 
-TIMEOUT = 400  # seconds for one program or one installation; each takes a sixth of them
 HYPERPARAMETERS = {**SMALL, "epochs": "60", "lr": "0.01", "lr-schedule": "one-cycle"}
 BAD_HYPERPARAMETERS = {**SMALL, "dropout": "1.5"}
 
@@ -136,7 +134,7 @@ def run_program(version: str, order: Path) -> dict[str, Any]:
         "DOCKER_HOST": engine,
         "SAGEMAKER_USER_CONFIG_OVERRIDE": str(folder / "telemetry.yaml"),
     }
-    python = environment(version)
+    python = pinned_python(f"sdk-{version}", program(version), VARIABLES)
     run(*as_user(folder, engine), python, "-m", program(version), order, env=variables, cwd=folder)
     report: dict[str, Any] = json.loads((folder / "report.json").read_text())
     return report
@@ -158,29 +156,6 @@ def as_user(folder: Path, engine: str) -> list[str]:
     shutil.chown(folder, "nobody")
     user = ["--reuid=nobody", f"--regid={group}", "--clear-groups"]
     return ["setpriv", *user, *(f"--{kind}-caps=-all,+dac_read_search" for kind in ("inh", "ambient"))]
-
-
-def environment(version: str) -> Path:
-    """Python of the environment that holds this version; made anew when the requirements have changed."""
-    folder = PROJECT / ".venv" / f"sdk-{version}"
-    requirements = PROJECT / "requirements" / f"sdk-{version}.txt"
-    python = folder / "bin" / "python"
-    installed = folder / "installed"
-    content = f"# Python {sys.version}\n{requirements.read_text()}"
-    if not installed.exists() or installed.read_text() != content:
-        run(sys.executable, "-m", "venv", "--clear", "--without-pip", folder)
-        options = ["--quiet", "--no-deps", "--python", str(python)]  # every package is named there
-        run(sys.executable, "-m", "uv", "pip", "install", *options, "-r", requirements)
-        # Of their many modules those are compiled that will be imported, by a user who may not write there.
-        run(python, "-c", f"import {program(version)}", env=VARIABLES)
-        installed.write_text(content)
-    return python
-
-
-def run(*command: str | Path, env: dict[str, str] | None = None, cwd: Path | None = None) -> None:
-    words = list(map(str, command))
-    result = subprocess.run(words, env=env, cwd=cwd, capture_output=True, text=True, check=False, timeout=TIMEOUT)
-    assert result.returncode == 0, result.stdout[-10000:] + result.stderr[-10000:]
 
 
 def remove_traces(folder: Path) -> None:

@@ -4,11 +4,12 @@ import re
 from pathlib import Path
 
 from tests.contract.test_notebooks import PROJECT, execute, shown
-from tests.images.test_local_mode import NOWHERE, environment, network, remove_traces
+from tests.images.test_local_mode import NOWHERE, VARIABLES, network, program, remove_traces
+from tests.pinned import pinned_python
 
 
 def test_sagemaker(tmp_path: Path) -> None:
-    python = environment("v3")
+    python = pinned_python("sdk-v3", program("v3"), VARIABLES)
     [packages] = python.parents[1].glob("lib/python*/site-packages")
     settings = {
         "PYTHONPATH": f"{PROJECT}:{packages}",  # local mode, beside the project's own packages

@@ -76,7 +76,7 @@ def pins(file: str) -> dict[str, str]:
     return dict(entries)
 
 
-@pytest.mark.parametrize("file", ["dev", "engine", "fuzz", "sdk-v2", "sdk-v3", "serve", "train"])
+@pytest.mark.parametrize("file", ["dev", "engine", "fuzz", "mlflow", "sdk-v2", "sdk-v3", "serve", "train"])
 def test_pins_have_hashes_and_no_addresses(file: str) -> None:
     assert pins(file)
     assert "/" not in (PROJECT / "requirements" / f"{file}.txt").read_text()
