@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from lstm_fcn.container import card
 from lstm_fcn.container.archive import read_archive
 from lstm_fcn.container.errors import UserError
 from lstm_fcn.container.files import write_atomically
@@ -15,6 +16,7 @@ from lstm_fcn.container.problem import Problem
 GRAPH = "model.onnx"
 WEIGHTS = "weights.safetensors"
 METADATA = "model.json"
+CARD = "README.md"
 SCHEMA_VERSION: Literal[1] = 1
 
 
@@ -47,14 +49,18 @@ class Metadata(BaseModel):
 def save(folder: Path, metadata: Metadata, graph: bytes, weights: bytes) -> None:
     """Write the model files; a reader finds the old model or the new one, never a mixture that passes the checks.
 
-    The metadata, with the checksums of the other two files, comes last.
+    The metadata, with the checksums of graph and weights, comes last. The model card beside them is not needed to load
+    the model; a README that is no model card is left alone.
 
     Raises:
         UserError: the folder cannot be written to, or the disk is full.
     """
     sums = {GRAPH: hashlib.sha256(graph).hexdigest(), WEIGHTS: hashlib.sha256(weights).hexdigest()}
     text = metadata.model_copy(update={"sha256": sums}).model_dump_json(indent=2).encode()
-    write_atomically((folder / GRAPH, graph), (folder / WEIGHTS, weights), (folder / METADATA, text))
+    files = [(folder / GRAPH, graph), (folder / WEIGHTS, weights), (folder / METADATA, text)]
+    if card.may_be_written(folder / CARD):
+        files.insert(0, (folder / CARD, card.model_card(metadata).encode()))
+    write_atomically(*files)
 
 
 def load(folder: Path) -> tuple[Metadata, bytes]:

@@ -73,7 +73,7 @@ __all__ = [
     "without_labels",
 ]
 
-MODEL_FILES = ["model.json", "model.onnx", "weights.safetensors"]
+MODEL_FILES = ["README.md", "model.json", "model.onnx", "weights.safetensors"]
 
 Item = TypeVar("Item")
 Outcome = TypeVar("Outcome")

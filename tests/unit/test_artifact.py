@@ -35,7 +35,12 @@ def test_what_is_saved_is_loaded(folder: Path) -> None:
     assert graph == b"graph"
     assert metadata.model_copy(update={"sha256": {}}) == METADATA
     assert metadata.problem.columns == HEADERLESS
-    assert sorted(path.name for path in folder.iterdir()) == ["model.json", "model.onnx", "weights.safetensors"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "README.md",
+        "model.json",
+        "model.onnx",
+        "weights.safetensors",
+    ]
 
 
 def test_everything_that_a_model_knows_is_kept(tmp_path: Path) -> None:
