@@ -8,11 +8,13 @@ import subprocess
 import urllib.error
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from lstm_fcn import LSTMFCNClassifier
 from lstm_fcn.client.__main__ import main
 from lstm_fcn.container.artifact import parse_metadata
 from lstm_fcn.container.optml import OptML
@@ -87,6 +89,15 @@ def call(capsys: pytest.CaptureFixture[str], *arguments: object) -> Result:
 
 
 @pytest.mark.usefixtures("folder")
+def test_the_estimator_makes_the_same_model(trained: Path, tmp_path: Path) -> None:
+    rows = [line.split(",") for line in (trained / "train.csv").read_text().splitlines()]
+    series, labels = np.array([row[1:] for row in rows], dtype=np.float64), [row[0] for row in rows]
+    settings: dict[str, Any] = {name.replace("-", "_"): int(value) for name, value in SMALL.items()}
+    LSTMFCNClassifier(**settings).fit(series, labels).save(tmp_path)
+    for name in MODEL_FILES:
+        assert (tmp_path / name).read_bytes() == (trained / "model" / name).read_bytes(), name
+
+
 class TestPredictions:
     def test_on_standard_output(self, capsys: pytest.CaptureFixture[str]) -> None:
         result = call(capsys, "predict", "model", "series.csv")
