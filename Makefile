@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: install demo test test-fast coverage lint lint-js build lock lowest samples notebooks pictures bench-train bench-large bench-serve bench-predictions bench-accuracy bench-methods soak fuzz clean
+.PHONY: install demo test test-fast coverage lint lint-js build lock lowest samples notebooks pictures docs bench-train bench-large bench-serve bench-predictions bench-accuracy bench-methods soak fuzz clean
 
 install: $(INSTALLED)
 
@@ -98,6 +98,15 @@ pictures: install
 	cp build/pictures/attention/pictures/attention.png docs/pictures/
 	chromium --headless --no-sandbox --hide-scrollbars --window-size=1000,1500 --screenshot=docs/pictures/report.png \
 		build/pictures/model/report.html
+
+# The documentation as a site in build/site/html, with search and a reference of the Python API; warnings are errors.
+SITE ?= build/site
+docs: install
+	rm -rf $(SITE) && mkdir -p $(SITE)/pages/benchmarks $(SITE)/pages/notebooks
+	cp -r README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md LICENSE docs $(SITE)/pages/
+	cp -r benchmarks/results $(SITE)/pages/benchmarks/
+	cp notebooks/*.ipynb $(SITE)/pages/notebooks/
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --conf-dir docs $(SITE)/pages $(SITE)/html
 
 # Training against its peers, as ratios: steps and epochs, reading CSV, one process and two.
 bench-train: install

@@ -93,6 +93,19 @@ def test_every_command_is_documented() -> None:
 def test_every_page_is_listed_in_the_readme() -> None:
     for path in PAGES:
         assert path == "README.md" or f"]({path})" in PAGES["README.md"], path
+    assert len(PAGES["README.md"].splitlines()) <= 120
+
+
+@pytest.mark.slow
+def test_the_site_is_built_without_warnings_and_lists_every_page(tmp_path: Path) -> None:
+    result = subprocess.run(
+        ["make", "docs", f"SITE={tmp_path}"], cwd=PROJECT, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    home = (tmp_path / "html" / "README.html").read_text()
+    for path in PAGES:
+        assert path == "README.md" or f'href="{path.removesuffix(".md")}.html"' in home, path
+    assert "LSTMFCNClassifier.explain" in (tmp_path / "html" / "docs" / "api.html").read_text()
 
 
 @pytest.mark.parametrize("page", PAGES)

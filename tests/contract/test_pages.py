@@ -1,0 +1,36 @@
+"""The code on the pages runs, but for what needs a container engine, AWS or hours."""
+
+import re
+import shutil
+from pathlib import Path
+
+import matplotlib as mpl
+import pytest
+
+from tests.pages import PROJECT, code_blocks, run_blocks
+
+pytestmark = pytest.mark.pages
+
+PAGES = ["tutorial", "python", "mlflow", "data", "models", "serving", "batch", "tuning", "migration"]
+# The blocks with containers are run by tests/images/test_pages.py.
+ELSEWHERE = r"docker|endpoint|sagemaker|boto3|pip install|postgresql|localhost"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The reader's folder, with the sample data."""
+    folder = tmp_path_factory.mktemp("reader")
+    shutil.copytree(PROJECT / "data", folder / "data", ignore=shutil.ignore_patterns("__pycache__"))
+    train = "lstm-fcn train --training data/training/train.csv --output my/model\n"
+    run_blocks([("sh", train)], folder, {})
+    return folder
+
+
+@pytest.mark.filterwarnings("ignore")  # of MLflow about itself, of Matplotlib without a screen
+@pytest.mark.parametrize("page", PAGES)
+def test_what_the_page_shows(page: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    mpl.use("agg")
+    blocks = [block for block in code_blocks(f"docs/{page}.md") if not re.search(ELSEWHERE, block[1])]
+    assert blocks
+    run_blocks(blocks, folder, {})
