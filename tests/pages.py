@@ -11,10 +11,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.programs import PROGRAMS, free_port, kill_tree, wait_until_healthy
+from tests.programs import PROGRAMS, free_port, wait_until_healthy
 
 PROJECT = Path(__file__).parents[1]
-SERVERS = ("lstm-fcn serve", "serve", "mlflow models serve")  # commands that run until they are stopped
+# Commands that run until they are stopped.
+SERVER = re.compile(r"([A-Z_]+=\S* )*(((lstm-fcn|mlflow models) )?serve\b.*|docker run (?!.*--detach).*-serve(:\S+)?)")
 TIMEOUT = 600  # seconds that the commands of a block may take
 FEWER = (
     (r" --epochs \d+", ""),
@@ -37,24 +38,30 @@ def run_blocks(blocks: list[tuple[str, str]], folder: Path, replaced: dict[str, 
     Args:
         blocks: see `code_blocks`.
         folder: see above.
-        replaced: texts to replace in them, such as names of images.
+        replaced: patterns to replace in them, such as names of images.
     """
     names: dict[str, Any] = {"__name__": "__main__"}
     ports = {port: str(free_port()) for port in ("8080", "8081", "5001")}
+    pattern_of_ports = re.compile(r"\b(8080|8081|5001)\b(?! -v)")  # but for the port within a container
     with ExitStack() as servers:
         for language, text in blocks:
             for pattern, better in FEWER:
                 text = re.sub(pattern, better, text)
-            for old, new in (ports | replaced).items():
-                text = text.replace(old, new)
+            text = pattern_of_ports.sub(lambda match: ports[match[1]], text)
+            for old, new in replaced.items():
+                text = re.sub(old, new, text)
             if language == "python":
                 exec(compile(text, "a block of a page", "exec"), names)  # noqa: S102 - the repository's own pages
                 continue
+            before: list[str] = []
             for command in text.replace("\\\n", " ").splitlines():
-                if re.sub(r"^([A-Z_]+=\S* )*", "", command).startswith(SERVERS):
-                    text = text.replace(command, "")
-                    servers.enter_context(_server(command, folder, ports))
-            _shell(text, folder)
+                if not SERVER.fullmatch(command):
+                    before.append(command)
+                    continue
+                _shell("\n".join(before), folder)
+                before = []
+                servers.enter_context(_server(command, folder, ports))
+            _shell("\n".join(before), folder)
 
 
 @contextmanager
@@ -68,7 +75,8 @@ def _server(command: str, folder: Path, ports: dict[str, str]) -> Iterator[None]
             wait_until_healthy(f"http://127.0.0.1:{named[0]}", process)
             yield
         finally:
-            kill_tree(process)
+            process.terminate()
+            process.wait(timeout=60)
 
 
 def _shell(text: str, folder: Path) -> None:

@@ -27,10 +27,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.filterwarnings("ignore")  # of MLflow about itself, of Matplotlib without a screen
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", ["README.md", *(f"docs/{name}.md" for name in PAGES)])
 def test_what_the_page_shows(page: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     mpl.use("agg")
-    blocks = [block for block in code_blocks(f"docs/{page}.md") if not re.search(ELSEWHERE, block[1])]
+    blocks = [block for block in code_blocks(page) if not re.search(ELSEWHERE, block[1])]
     assert blocks
     run_blocks(blocks, folder, {})
