@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from lstm_fcn.container.hyperparameters import Hyperparameters
 from lstm_fcn.container.problem import Problem
@@ -151,7 +152,10 @@ def fit_kernels(training: Dataset, problem: Problem, settings: Hyperparameters, 
     targets = truth > 0.5 if truth.ndim > 1 else torch.nn.functional.one_hot(truth, len(problem.classes)).bool()
     weights = torch.zeros(len(problem.classes), model.features.count + 1)
     if group.is_first:
-        ridge = fit_ridge(fitted.numpy(), targets.numpy(), problem.independent)
+        # As many threads as torch has: NumPy would count the cores of the machine, not of the container, and the
+        # number of threads changes the last digits.
+        with threadpool_limits(torch.get_num_threads(), "blas"):
+            ridge = fit_ridge(fitted.numpy(), targets.numpy(), problem.independent)
         weights[:, :-1], weights[:, -1] = torch.from_numpy(ridge.weights), torch.from_numpy(ridge.bias)
         accuracy = measure_scores(ridge.logits, truth)["accuracy"]
         logger.info(

@@ -3,11 +3,13 @@
 import itertools
 import logging
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from lstm_fcn.container.hyperparameters import parse_hyperparameters
 from lstm_fcn.container.problem import Problem, Scaling
@@ -205,6 +207,22 @@ def test_a_fitted_classifier_knows_new_series(caplog: pytest.LogCaptureFixture) 
     assert "kernel features: 252, fitted to 60 series, penalty " in caplog.messages[-1]
     again = fit_kernels(make_dataset(60), make_problem(), SETTINGS, Group())
     torch.testing.assert_close(again.state_dict(), model.state_dict(), rtol=0, atol=0)
+
+
+def test_numpy_has_as_many_threads_as_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With more, a container that is limited to a part of the cores would make another model than one core does."""
+    found: list[int] = []
+
+    def fit_and_count(*arguments: Any) -> ridge.Ridge:
+        found.extend(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas")
+        return fit_ridge(*arguments)
+
+    monkeypatch.setattr(ridge, "fit_ridge", fit_and_count)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    with threadpool_limits(2, "blas"):
+        fit_kernels(make_dataset(20), make_problem(), SETTINGS, Group())
+    assert found
+    assert set(found) == {1}
 
 
 def test_independent_classes() -> None:

@@ -18,6 +18,7 @@ PACKAGES = {
     "simdjson": "pysimdjson",
     "sklearn": "scikit-learn",
     "sqlalchemy": "optuna",
+    "threadpoolctl": "scikit-learn",
     "typing_extensions": "pydantic",
     "werkzeug": "flask",
 }
