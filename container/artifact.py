@@ -18,6 +18,7 @@ WEIGHTS = "weights.safetensors"
 METADATA = "model.json"
 CARD = "README.md"
 SCHEMA_VERSION: Literal[1] = 1
+MOST_LISTED = 10  # files that a message names
 
 
 class Metadata(BaseModel):
@@ -95,7 +96,8 @@ def _read(path: Path, names: Sequence[str]) -> tuple[Metadata, dict[str, bytes]]
     for name in names:
         if name not in files:
             there = sorted(each.name for each in path.iterdir()) if path.is_dir() else sorted(files)
-            found = ", ".join(there) or "nothing" if path.exists() else "no such folder"
+            listed = ", ".join(there[:MOST_LISTED] + ["..."] * (len(there) > MOST_LISTED))
+            found = listed or "nothing" if path.exists() else "no such folder"
             raise UserError(
                 f"{path} holds no model: {name} is missing (found: {found}). Put the files of a training job's model "
                 "there."

@@ -19,12 +19,12 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from lstm_fcn.container import artifact
 from lstm_fcn.container.cores import allowed_threads, wait_passively
-from lstm_fcn.container.errors import UserError
+from lstm_fcn.container.errors import UserError, plural
 from lstm_fcn.container.hyperparameters import Hyperparameters, parse_hyperparameters
 from lstm_fcn.container.preprocess import Preprocessing
 from lstm_fcn.container.progress import EpochBar, LineHandler, training_log
 from lstm_fcn.parameters import Parameters
-from lstm_fcn.series import Series, check_shape, label_text, read_labels, read_series
+from lstm_fcn.series import Series, check_length, label_text, read_labels, read_series
 
 if TYPE_CHECKING:
     from lstm_fcn.serving.predictor import Predictions
@@ -73,10 +73,15 @@ class LSTMFCNClassifier(ClassifierMixin, Parameters):  # type: ignore[misc]  # s
             if series.shape[1] > 1:
                 settings = self._settings({"num-variables": series.shape[1]})
             classes, labels = read_labels(y, len(series))
+            if len(classes) == 1:
+                raise UserError(f"y has only one class ({labels[0]!r}); at least two are needed.")
             channels = {"training": (series, labels)}
             if eval_set is not None:
                 series = read_series(eval_set[0], rules)
-                channels["validation"] = (series, read_labels(eval_set[1], len(series))[1])
+                _, held_out = read_labels(eval_set[1], len(series))
+                if unknown := sorted(set(held_out) - set(labels)):
+                    raise UserError(f"eval_set has the label {unknown[0]!r}, which is not in y.")
+                channels["validation"] = (series, held_out)
             with _log(settings.fine_tune_rounds + 1) if self.verbose else contextlib.nullcontext():
                 metadata, graph, weights = train(channels, settings)
         self._take(classes, metadata, graph, weights)
@@ -159,9 +164,12 @@ class LSTMFCNClassifier(ClassifierMixin, Parameters):  # type: ignore[misc]  # s
         problem = self.metadata_.problem
         with _as_value_errors():
             series = read_series(X, problem.preprocessing)
+            if series.shape[1] != problem.num_variables:
+                variables = plural(series.shape[1], "variable")
+                raise UserError(f"X has series of {variables}, but the model takes {problem.num_variables}.")
             if not problem.preprocessing.any_length:
                 self._check_features(X, series, reset=False)
-            check_shape(series, problem.preprocessing, problem.num_variables, problem.length)
+            check_length(series, problem.preprocessing, problem.length)
             return self._predictor.predict(problem.preprocessing.apply(series, problem.length))
 
     def _check_features(self, X: Series, series: NDArray[np.float64], reset: bool) -> None:  # noqa: N803

@@ -9,7 +9,7 @@ from sklearn.utils import assert_all_finite
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_array, column_or_1d
 
-from lstm_fcn.container.errors import UserError, plural
+from lstm_fcn.container.errors import UserError, plural, shorten
 from lstm_fcn.container.preprocess import Preprocessing
 
 # Beside arrays: frames of pandas and polars with a series in each row, and sequences of arrays of different length.
@@ -30,17 +30,21 @@ def read_series(X: Series, rules: Preprocessing, least: int = 1) -> NDArray[np.f
     """
     if isinstance(X, (list, tuple)) or (isinstance(X, np.ndarray) and X.dtype == object):
         X = _join(X, rules)  # noqa: N806
-    array: NDArray[np.float64] = check_array(
-        X,
-        dtype=np.float64,
-        allow_nd=True,
-        ensure_all_finite=False,
-        ensure_min_samples=least,
-        ensure_min_features=least,
-        input_name="X",
-    )
-    if array.ndim > 3:
-        raise UserError(f"X has {array.ndim} dimensions; series are [N, T] or, with several variables, [N, M, T].")
+    if isinstance(X, np.ndarray) and X.ndim > 3:
+        raise UserError(f"X has {X.ndim} dimensions; series are [N, T] or, with several variables, [N, M, T].")
+    try:
+        array: NDArray[np.float64] = check_array(
+            X,
+            dtype=np.float64,
+            allow_nd=True,
+            ensure_all_finite=False,
+            ensure_min_samples=least,
+            ensure_min_features=least,
+            input_name="X",
+        )
+    except ValueError:
+        _refuse_text(X)
+        raise
     if len(infinite := np.argwhere(np.isinf(array))):
         raise UserError(f"X{_place(infinite[0])} is infinite (inf); values must be finite.")
     if not rules.reads_missing and len(missing := np.argwhere(np.isnan(array))):
@@ -80,15 +84,23 @@ def _join(X: Sequence[ArrayLike] | NDArray[Any], rules: Preprocessing) -> Any:  
     return joined
 
 
-def check_shape(series: NDArray[np.float64], rules: Preprocessing, variables: int, length: int) -> None:
-    """Check that a model takes series `[N, M, W]`.
+def _refuse_text(X: Any) -> None:  # noqa: N803
+    """Raise `UserError` for the first text in X that is not a number."""
+    table = np.asarray(X)
+    if table.dtype.kind not in "OSU":
+        return
+    for place, value in np.ndenumerate(table):
+        try:
+            float(value)
+        except ValueError:
+            raise UserError(f"X{_place(place)} is not a number ({shorten(str(value))}).") from None
+        except TypeError:
+            return  # scikit-learn says what it is
 
-    Raises:
-        UserError: they have other variables or another length.
-    """
-    found, width = series.shape[1:]
-    if found != variables:
-        raise UserError(f"X has series of {plural(found, 'variable')}, but the model takes {variables}.")
+
+def check_length(series: NDArray[np.float64], rules: Preprocessing, length: int) -> None:
+    """Raise `UserError` if a model for series of this length does not take series `[N, M, W]`."""
+    width = series.shape[2]
     if rules.length_policy == "error" and width != length:
         raise UserError(f"X has series of {plural(width, 'value')}, but the model takes series of {length}.")
     if rules.length_policy == "pad" and rules.lengths(series).max(initial=0) > length:

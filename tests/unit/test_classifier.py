@@ -72,7 +72,7 @@ class TestPredictions:
         model = LSTMFCNClassifier(**SMALL).fit(series, labels)
         assert model.metadata_.problem.num_variables == model.n_features_in_ == 3
         assert model.predict(series).shape == (24,)
-        with pytest.raises(ValueError, match="X has 2 features, but LSTMFCNClassifier is expecting 3 features"):
+        with pytest.raises(ValueError, match="X has series of 2 variables, but the model takes 3"):
             model.predict(series[:, :2])
         with pytest.raises(ValueError, match="X has series of 19 values, but the model takes series of 20"):
             model.predict(series[:, :, 1:])
@@ -123,9 +123,10 @@ class TestErrors:
         [
             (np.where(np.arange(LENGTH) == 7, np.nan, FLAT), r"X\[0, 7\] is missing \(NaN\)\. Set missing_values="),
             (np.where(np.arange(LENGTH) == 7, np.inf, FLAT), r"X\[0, 7\] is infinite"),
-            ([["a"] * LENGTH] * 24, "could not convert string to float: 'a'"),
+            ([["0.5", "a"] * 10] * 24, r"X\[0, 1\] is not a number \('a'\)"),
             (make_ragged(), r"X\[1\] has 19 values, but X\[0\] has 20; set length_policy="),
             (X[:, None], r"X has 4 dimensions; series are \[N, T\]"),
+            (X[None], r"X has 4 dimensions; series are \[N, T\]"),
             (FLAT[0], "Expected 2D array, got 1D array instead"),
             (FLAT[:0], r"Found array with 0 sample\(s\)"),
             (FLAT[:, :1], r"Found array with 1 feature\(s\)"),
@@ -141,7 +142,7 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("labels", "message"),
         [
-            (np.zeros(24, int), r"only one class \('0', 24 rows\)"),
+            (np.zeros(24, int), r"y has only one class \('0'\); at least two are needed"),
             (np.linspace(0, 1, 24), "Unknown label type: continuous"),
             ([" ", "a"] * 12, r"y has a missing label \(' '\)"),
             ([0, np.inf] * 12, "Input y contains infinity"),
@@ -152,6 +153,10 @@ class TestErrors:
     def test_labels(self, labels: Any, message: str) -> None:
         with pytest.raises(ValueError, match=message):
             LSTMFCNClassifier(**SMALL).fit(FLAT, labels)
+
+    def test_validation_labels_are_those_of_training(self) -> None:
+        with pytest.raises(ValueError, match="eval_set has the label 'x', which is not in y"):
+            LSTMFCNClassifier(**SMALL).fit(FLAT, Y, eval_set=(FLAT[:2], ["0", "x"]))
 
     def test_hyperparameters(self) -> None:
         with pytest.raises(ValueError, match=r"preset=fast must be default, best or.*epochs=-1 must be an integer"):
