@@ -23,6 +23,7 @@ from lstm_fcn.training.distributed import Group
 logger = logging.getLogger(__name__)
 
 PREFIX, SUFFIX = "lstm-fcn-", ".safetensors"
+FOLDS = "cross-validation-"  # instead of PREFIX, of checkpoints between folds
 PARTIAL = ".sagemaker-ignore"  # the platform does not upload files with this suffix (T66)
 KEPT = 2  # the latest, and one to fall back to
 
@@ -38,10 +39,15 @@ class Checkpoint:
 class Checkpoints:
     """The checkpoints of one job in a folder. Only the first process of a job reads and writes them (T67)."""
 
-    def __init__(self, folder: Path, fingerprint: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, fingerprint: Mapping[str, Any], prefix: str = PREFIX) -> None:
         """`fingerprint` describes configuration and data by name; checkpoints with another fingerprint are refused."""
         self.folder = folder
+        self.prefix = prefix
         self.fingerprint = json.loads(json.dumps(fingerprint))
+
+    def of_folds(self) -> "Checkpoints":
+        """Those between the folds of the job's cross-validation."""
+        return Checkpoints(self.folder, self.fingerprint, FOLDS)
 
     def save(self, name: str, checkpoint: Checkpoint) -> None:
         """Write a checkpoint atomically (T63), and remove those that are no longer needed.
@@ -56,7 +62,7 @@ class Checkpoints:
         tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in checkpoint.tensors.items()}
         state = json.dumps({"fingerprint": self.fingerprint, **checkpoint.state})
         content = save(tensors, {"state": state, "sha256": _digest(tensors, state)})
-        path = self.folder / f"{PREFIX}{name}{SUFFIX}"
+        path = self.folder / f"{self.prefix}{name}{SUFFIX}"
         try:
             write_atomically((path, content), suffix=PARTIAL)
             self._prune(path)
@@ -83,7 +89,7 @@ class Checkpoints:
 
     def remove_partial(self) -> None:
         """Remove files that an interrupted `save` has left."""
-        for path in self.folder.glob(f".{PREFIX}*{SUFFIX}{PARTIAL}"):
+        for path in self.folder.glob(f".{self.prefix}*{SUFFIX}{PARTIAL}"):
             path.unlink(missing_ok=True)
 
     def _prune(self, newest: Path) -> None:
@@ -101,7 +107,7 @@ class Checkpoints:
 
     def _files(self) -> list[Path]:
         """Files of the checkpoints, latest first."""
-        return sorted(self.folder.glob(f"{PREFIX}*{SUFFIX}"), reverse=True)
+        return sorted(self.folder.glob(f"{self.prefix}*{SUFFIX}"), reverse=True)
 
     def _refuse_others(self, path: Path, found: Mapping[str, Any]) -> None:
         different = [name for name in self.fingerprint if found.get(name) != self.fingerprint[name]]

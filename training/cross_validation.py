@@ -13,6 +13,7 @@ from torch import Tensor
 from lstm_fcn.container.errors import UserError
 from lstm_fcn.container.hyperparameters import Hyperparameters
 from lstm_fcn.container.problem import Problem
+from lstm_fcn.training.checkpoint import Checkpoint, Checkpoints, share
 from lstm_fcn.training.data.datasets import Data, Dataset
 from lstm_fcn.training.data.labels import count_classes
 from lstm_fcn.training.devices import Placement
@@ -20,7 +21,7 @@ from lstm_fcn.training.distributed import Group
 from lstm_fcn.training.explain import predict
 from lstm_fcn.training.fit import fit
 from lstm_fcn.training.scores import measure_scores
-from lstm_fcn.training.stop import StopBeforeTraining, StopSignal
+from lstm_fcn.training.stop import Interrupted, StopBeforeTraining, StopSignal
 
 logger = logging.getLogger(__name__)
 
@@ -38,39 +39,78 @@ class OutOfFold:
 
 
 def cross_validate(
-    data: Data, settings: Hyperparameters, placement: Placement, group: Group, stop: StopSignal
+    data: Data,
+    settings: Hyperparameters,
+    placement: Placement,
+    group: Group,
+    stop: StopSignal,
+    checkpoints: Checkpoints | None = None,
 ) -> OutOfFold:
     """Train `cross-validation-folds` classifiers, each without one fold of the training series, and predict that fold.
 
-    The series are scaled by the statistics of all of them.
+    The series are scaled by the statistics of all of them. For the arguments, see `fit`; a checkpoint is saved after
+    each fold.
 
     Raises:
         UserError: there are fewer series than folds, or as `fit` does.
         StopBeforeTraining: a stop was requested.
+        Interrupted: a stop was requested after the first fold of a resumable job.
     """
     folds, training, problem = settings.cross_validation_folds, data.training, data.problem
     labels = training.labels if training.rows is None else training.labels[training.rows]
     number_of = draw_folds(labels.numpy(), folds, settings.seed)
     if problem.series_count < folds:
         raise UserError(f"cross-validation-folds={folds} is more than the {problem.series_count} training series.")
-    probabilities = torch.zeros(len(labels), len(problem.classes))
-    for fold in range(folds):
+    progress = Progress(len(labels), len(problem.classes), group, checkpoints)
+    probabilities = progress.probabilities
+    for fold in range(progress.folds, folds):
         held_out = number_of == fold
         part = _without(data, held_out, group)
-        with _only_warnings():
-            trained = fit(part, settings, placement, group=group, stop=stop)
-        if trained.stopped:
-            raise StopBeforeTraining
+        try:
+            with _only_warnings():
+                trained = fit(part, settings, placement, group=group, stop=stop)
+            if trained.stopped:
+                raise StopBeforeTraining
+        except (Interrupted, StopBeforeTraining):
+            if fold and stop.resumable:
+                raise Interrupted(f"Interrupted after fold {fold}; run the same command again to resume it.") from None
+            raise StopBeforeTraining from None
         positions = np.flatnonzero(held_out)
         series = training.batch(torch.from_numpy(positions))[0]
         probabilities[positions] = torch.from_numpy(predict(trained.classifier, series.to(placement.device)))
         seen = torch.from_numpy(number_of <= fold)
-        metrics = measure(probabilities[seen], labels[seen], group)
+        accuracy = measure(probabilities[seen], labels[seen], group)["valid_accuracy"]
         if group.is_first:
-            logger.info(
-                "cross-validation: fold %d of %d, accuracy so far %.4f", fold + 1, folds, metrics["valid_accuracy"]
-            )
-    return OutOfFold(probabilities, metrics)
+            logger.info("cross-validation: fold %d of %d, accuracy so far %.4f", fold + 1, folds, accuracy)
+        progress.save(fold + 1)
+    return OutOfFold(probabilities, measure(probabilities, labels, group))
+
+
+class Progress:
+    """The predictions so far, resumed from the latest checkpoint if there is one.
+
+    folds: how many are done.
+    probabilities: of the series of this process, float32 `[N, C]`; 0 where the fold is not done.
+    """
+
+    def __init__(self, series: int, classes: int, group: Group, checkpoints: Checkpoints | None) -> None:
+        self._group, self._checkpoints = group, checkpoints
+        self._saves = any(group.gather("checkpoints of folds", checkpoints is not None))
+        self.folds, self.probabilities = 0, torch.zeros(series, classes)
+        found = share(checkpoints.load_newest() if checkpoints else None, group) if self._saves else None
+        if found is not None:
+            first = sum(group.gather("rows of folds", series)[: group.rank])
+            self.folds = found.state["folds"]
+            self.probabilities[:] = found.tensors["probabilities"][first : first + series]
+            if group.is_first:
+                logger.info("resumed: cross-validation after fold %d", self.folds)
+
+    def save(self, folds: int) -> None:
+        self.folds = folds
+        if self._saves:
+            everywhere = self._group.gather_rows(self.probabilities)
+            if self._checkpoints is not None:
+                self._checkpoints.save(f"fold{folds:03d}", Checkpoint({"probabilities": everywhere}, {"folds": folds}))
 
 
 def draw_folds(labels: NDArray[np.generic], folds: int, seed: int) -> NDArray[np.int64]:

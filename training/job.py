@@ -68,6 +68,7 @@ def run(optml: OptML, stop: StopSignal, group: Group) -> None:
         logger.info("saved: %s, %s", trained.best.place, metric_text(trained.best.metrics))
         if checkpoints and not trained.stopped:
             checkpoints.remove_all()
+            checkpoints.of_folds().remove_all()
 
 
 def train(
@@ -80,7 +81,10 @@ def train(
     earlier: EarlierModel | None = None,
 ) -> tuple[Fit, OutOfFold | None]:
     """Train the model and, if the hyperparameters ask for it, cross-validate first. For the arguments, see `fit`."""
-    folds = cross_validate(data, settings, placement, group, stop) if settings.cross_validation_folds else None
+    folds = None
+    if settings.cross_validation_folds:
+        of_folds = checkpoints.of_folds() if checkpoints else None
+        folds = cross_validate(data, settings, placement, group, stop, of_folds)
     trained = fit(data, settings, placement, group=group, stop=stop, checkpoints=checkpoints, earlier=earlier)
     if folds:
         trained = replace(trained, best=replace(trained.best, metrics=trained.best.metrics | folds.metrics))
@@ -159,6 +163,7 @@ def _open_checkpoints(
     fingerprint |= {"data classes": data.problem.classes, "data earlier model": earlier.sha256 if earlier else None}
     checkpoints = Checkpoints(folder, fingerprint)
     checkpoints.remove_partial()
+    checkpoints.of_folds().remove_partial()
     return checkpoints
 
 

@@ -1,3 +1,6 @@
+import logging
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -6,11 +9,13 @@ from sklearn.metrics import log_loss
 from lstm_fcn.container.errors import UserError
 from lstm_fcn.container.hyperparameters import Hyperparameters, parse_hyperparameters
 from lstm_fcn.container.problem import Problem, Scaling
-from lstm_fcn.training.cross_validation import OutOfFold, cross_validate, draw_folds, measure
+from lstm_fcn.training.checkpoint import FOLDS, Checkpoint, Checkpoints
+from lstm_fcn.training.cross_validation import OutOfFold, Progress, cross_validate, draw_folds, measure
 from lstm_fcn.training.data.datasets import Data, Dataset
 from lstm_fcn.training.devices import choose_placement
 from lstm_fcn.training.distributed import Group
-from lstm_fcn.training.stop import StopBeforeTraining, StopSignal
+from lstm_fcn.training.stop import Interrupted, StopBeforeTraining, StopSignal
+from tests.unit.groups import run_together
 
 SMALL = {"hidden-size": "2", "filters-1": "4", "filters-2": "4", "filters-3": "4", "epochs": "3"}
 
@@ -39,9 +44,15 @@ def make_data(signal: float, count: int = 60, rows: torch.Tensor | None = None) 
     return Data(problem, Dataset(series, labels, rows=rows), None, series[:1].double().numpy(), "")
 
 
-def validate(data: Data, settings: Hyperparameters, stop: StopSignal | None = None) -> OutOfFold:
+def validate(
+    data: Data,
+    settings: Hyperparameters,
+    stop: StopSignal | None = None,
+    checkpoints: Checkpoints | None = None,
+    group: Group | None = None,
+) -> OutOfFold:
     placement = choose_placement("float32", Group(), "cpu")
-    return cross_validate(data, settings, placement, Group(), stop or StopSignal())
+    return cross_validate(data, settings, placement, group or Group(), stop or StopSignal(), checkpoints)
 
 
 def test_every_class_has_the_same_share_of_every_fold() -> None:
@@ -96,3 +107,54 @@ def test_a_stop_ends_it_without_a_model() -> None:
     stop.handle(15, None)
     with pytest.raises(StopBeforeTraining):
         validate(make_data(1.0), make_settings(3), stop)
+
+
+class StopAfter(Checkpoints):
+    """Requests a stop when so many folds are saved."""
+
+    def __init__(self, folder: Path, folds: int, stop: StopSignal) -> None:
+        super().__init__(folder, {}, FOLDS)
+        self.folds, self.stop = folds, stop
+
+    def save(self, name: str, checkpoint: Checkpoint) -> None:
+        super().save(name, checkpoint)
+        if checkpoint.state["folds"] == self.folds:
+            self.stop.handle(15, None)
+
+
+@pytest.mark.parametrize(
+    ("resumable", "error"), [(True, "Interrupted after fold 2; run the same command again"), (False, None)]
+)
+def test_after_a_stop_the_other_folds_follow(
+    resumable: bool, error: str | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    data, settings, stop = make_data(0.5), make_settings(3), StopSignal(resumable)
+    with pytest.raises((Interrupted, StopBeforeTraining), match=error):
+        validate(data, settings, stop, StopAfter(tmp_path, 2, stop))
+    caplog.clear()
+    found = validate(data, settings, None, Checkpoints(tmp_path, {}, FOLDS))
+    assert [line for line in caplog.messages if "cross-validation" in line][:-1] == [
+        "resumed: cross-validation after fold 2"
+    ]
+    whole = validate(data, settings)
+    assert found.probabilities.equal(whole.probabilities)
+    assert found.metrics == whole.metrics
+    again = validate(data, settings, None, Checkpoints(tmp_path, {}, FOLDS))  # nothing is left to train
+    assert again.metrics == whole.metrics
+
+
+def test_processes_save_and_resume_together(tmp_path: Path) -> None:
+    """Each has its own rows; the first one writes."""
+
+    def run(group: Group) -> torch.Tensor:
+        first = Checkpoints(tmp_path, {}, FOLDS) if group.is_first else None
+        return Progress(20, 2, group, first).probabilities
+
+    def save(group: Group) -> None:
+        progress = Progress(20, 2, group, Checkpoints(tmp_path, {}, FOLDS) if group.is_first else None)
+        progress.probabilities += group.rank + 1
+        progress.save(1)
+
+    run_together(2, save)
+    assert [sorted(set(part.flatten().tolist())) for part in run_together(2, run)] == [[1.0], [2.0]]
