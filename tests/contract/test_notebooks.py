@@ -102,16 +102,8 @@ def shown(notebook: Any) -> str:
     return "\n".join(texts)
 
 
-@pytest.mark.notebooks
-def test_quickstart(tmp_path: Path) -> None:
-    text = shown(execute("quickstart", tmp_path, {}))
-    accuracy = re.search(r"new series: ([\d.]+)", text)
-    assert accuracy is not None
-    assert float(accuracy[1]) >= 0.9
-
-
-@pytest.mark.notebooks
-@pytest.mark.parametrize(
+# The sample data, and the archive if there is one; `make notebooks` writes the outputs of one of the two.
+SAMPLE_AND_ARCHIVE = pytest.mark.parametrize(
     "data",
     [
         pytest.param("", id="sample data", marks=pytest.mark.skipif(WRITES and bool(ARCHIVE), reason="not written")),
@@ -120,10 +112,34 @@ def test_quickstart(tmp_path: Path) -> None:
         ),
     ],
 )
+
+
+@pytest.mark.notebooks
+def test_quickstart(tmp_path: Path) -> None:
+    text = shown(execute("quickstart", tmp_path, {}))
+    accuracy = re.search(r"new series: ([\d.]+)", text)
+    assert accuracy is not None
+    assert float(accuracy[1]) >= 0.9
+    assert "the same probabilities: True" in text
+    assert (tmp_path / "notebooks" / "build" / "quickstart" / "model" / "model.json").exists()
+
+
+@pytest.mark.notebooks
+@SAMPLE_AND_ARCHIVE
 def test_benchmark(data: str, tmp_path: Path) -> None:
     text = shown(execute("benchmark", tmp_path, {"TIME_SERIES_DATA": data}))
     assert ("5 methods on 6 data sets" if data else "3 methods on 4 data sets") in text
     assert "refused 0" in text
+
+
+@pytest.mark.notebooks
+@SAMPLE_AND_ARCHIVE
+def test_mistakes(data: str, tmp_path: Path) -> None:
+    text = shown(execute("mistakes", tmp_path, {"TIME_SERIES_DATA": data}))
+    found = re.search(r"test accuracy: ([\d.]+), (\d+) mistakes in (\d+) series", text)
+    assert found is not None
+    assert 0.75 <= float(found[1]) < 1
+    assert int(found[3]) == (1029 if data else 200)
 
 
 def test_sagemaker_on_aws(cloud: str, monkeypatch: pytest.MonkeyPatch) -> None:
