@@ -119,7 +119,7 @@ def _figures(metadata: "Metadata") -> str:
 
 
 def _data(problem: Problem) -> str:
-    counts = list(zip(problem.classes, problem.class_counts, strict=True))
+    counts = list(zip(problem.classes, problem.class_counts or [""] * len(problem.classes), strict=True))
     text = f"{problem.series_count} training series:\n\n"
     text += _table(("class", "series"), counts[:MOST_CLASSES])
     return text + (f"\n\nand {len(counts) - MOST_CLASSES} more classes." if len(counts) > MOST_CLASSES else "")

@@ -78,6 +78,12 @@ def test_figures_come_with_their_origin(
     assert [name for name in metrics if name in text] == figures
 
 
+def test_a_model_without_class_counts() -> None:
+    metadata = make(HELD_OUT)
+    problem = metadata.problem.model_copy(update={"class_counts": ()})
+    assert "| c |  |" in model_card(metadata.model_copy(update={"problem": problem}))
+
+
 def test_many_classes_are_not_listed() -> None:
     metadata = make(HELD_OUT)
     names = tuple(f"class {k}" for k in range(60))
