@@ -88,7 +88,6 @@ def call(capsys: pytest.CaptureFixture[str], *arguments: object) -> Result:
     return Result(code, *capsys.readouterr())
 
 
-@pytest.mark.usefixtures("folder")
 def test_the_estimator_makes_the_same_model(trained: Path, tmp_path: Path) -> None:
     rows = [line.split(",") for line in (trained / "train.csv").read_text().splitlines()]
     series, labels = np.array([row[1:] for row in rows], dtype=np.float64), [row[0] for row in rows]
@@ -98,6 +97,7 @@ def test_the_estimator_makes_the_same_model(trained: Path, tmp_path: Path) -> No
         assert (tmp_path / name).read_bytes() == (trained / "model" / name).read_bytes(), name
 
 
+@pytest.mark.usefixtures("folder")
 class TestPredictions:
     def test_on_standard_output(self, capsys: pytest.CaptureFixture[str]) -> None:
         result = call(capsys, "predict", "model", "series.csv")
