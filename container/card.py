@@ -44,7 +44,7 @@ It takes {series} and returns the probability of each of {count} classes.
 
 ## Limits
 
-- It knows the classes of its training data only, and gives every series one of them, however strange the series is.
+- It knows the classes of its training data only, and does not notice a series of another kind.
 - It expects series that were recorded in the same way: {expected}.
 - Its probabilities are not calibrated on new data, and its accuracy falls if the data changes after the training.
 
@@ -112,7 +112,7 @@ def _figures(metadata: "Metadata") -> str:
     else:
         held_out = metrics
         origin = (
-            "**These are figures of the training data; they say nothing about new series.** Train with validation data "
+            "**These are figures of the training data; they say little about new series.** Train with validation data "
             "or with `cross-validation-folds` for an estimate."
         )
     return f"{origin}\n\n" + _table(("metric", "value"), ((name, f"{value:.4f}") for name, value in held_out.items()))

@@ -54,7 +54,7 @@ def test_variables_and_lengths() -> None:
 @pytest.mark.parametrize(
     ("metrics", "settings", "origin", "figures"),
     [
-        (TRAINED, {}, "**These are figures of the training data; they say nothing", ["train_loss", "train_accuracy"]),
+        (TRAINED, {}, "**These are figures of the training data; they say little", ["train_loss", "train_accuracy"]),
         (TRAINED | HELD_OUT, {}, "Measured on validation data", ["valid_loss", "valid_accuracy"]),
         (
             TRAINED | HELD_OUT,
