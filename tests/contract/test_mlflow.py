@@ -81,7 +81,9 @@ def tracking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     server = mlflow_program(folder, "server", *places, "--workers", "1", path="/health")
     with server as address, pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", address)
+        mlflow.set_tracking_uri(address)
         yield address
+        mlflow.set_tracking_uri("")  # the default
 
 
 @pytest.fixture(scope="module")

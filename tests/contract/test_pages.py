@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import matplotlib as mpl
+import mlflow
 import pytest
 
 from tests.pages import PROJECT, code_blocks, run_blocks
@@ -30,7 +31,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("page", ["README.md", *(f"docs/{name}.md" for name in PAGES)])
 def test_what_the_page_shows(page: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     mpl.use("agg")
     blocks = [block for block in code_blocks(page) if not re.search(ELSEWHERE, block[1])]
     assert blocks
     run_blocks(blocks, folder, {})
+    mlflow.set_tracking_uri("")  # the default; a page sets another

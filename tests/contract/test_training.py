@@ -418,12 +418,17 @@ class TestStop:
         assert "Stopped before the first training step" in job.failure.read_text()
         assert job.files() == []
 
-    def test_a_kill_while_saving_leaves_the_earlier_model_whole(self, job: TrainingJob) -> None:
+    def test_a_kill_while_saving_leaves_the_earlier_model_or_the_new_one_or_none(self, job: TrainingJob) -> None:
+        """Between the renaming of two files, there is none: the mixture of both is refused."""
         assert_succeeds(job)
         before = artifact.load(job.model)
         background = job.prepare(seed="1").start()
         background.wait_for("export: ")
         threading.Timer(0.01, background.kill).start()
         background.finish()
-        after = artifact.load(job.model)
-        assert after == before or after[0].hyperparameters["seed"] == 1
+        try:
+            after = artifact.load(job.model)
+        except UserError as error:
+            assert "its checksum differs" in str(error)  # noqa: PT017 - it is raised if the kill came at that moment
+        else:
+            assert after == before or after[0].hyperparameters["seed"] == 1
