@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from werkzeug.exceptions import ServiceUnavailable
 
+MAX_REQUESTS = 128  # that a worker admits at a time; further ones get 503
 RETRY_AFTER = 1  # seconds
 LARGE = 256 * 1024  # bytes of a body from which a request waits for its turn
 

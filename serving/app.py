@@ -21,7 +21,7 @@ from lstm_fcn.container import artifact
 from lstm_fcn.container.cores import available_cores
 from lstm_fcn.container.errors import AlgorithmError, UserError
 from lstm_fcn.container.media_types import CSV, RESPONSE_TYPES
-from lstm_fcn.serving.admission import Admission
+from lstm_fcn.serving.admission import MAX_REQUESTS, Admission
 from lstm_fcn.serving.decode import decode
 from lstm_fcn.serving.encode import Encoder, ResponseFormat
 from lstm_fcn.serving.negotiation import choose_format, request_type
@@ -37,7 +37,6 @@ BATCH_PRODUCT_MIB = 100  # maximum of payload times concurrent requests (S27)
 DISCARDED_MIB = 1024  # maximum of a refused body that is read so that the client sees the response
 READ_SIZE = 64 * 1024
 MAX_PREDICTION_THREADS = 8  # per worker; each needs a copy of the model, and there are other workers
-MAX_REQUESTS = 128  # that a worker admits at a time; further ones get 503
 MAX_BODIES = 8  # total size of the admitted bodies, in bodies of the largest size
 CHUNKED_SIZE = MEBIBYTE  # assumed for a body without Content-Length
 

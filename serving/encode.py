@@ -5,6 +5,7 @@ import io
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,9 @@ from numpy.typing import NDArray
 from lstm_fcn.container.artifact import Metadata
 from lstm_fcn.container.errors import UserError
 from lstm_fcn.container.media_types import CSV, JSON
-from lstm_fcn.serving.predictor import Predictions
+
+if TYPE_CHECKING:  # see gunicorn_conf
+    from lstm_fcn.serving.predictor import Predictions
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class Encoder:
         self._csv_labels = [_csv_line([label]) for label in metadata.problem.classes]
         self._json_names = [json.dumps(label) for label in metadata.problem.classes]
 
-    def encode(self, predictions: Predictions, chosen: ResponseFormat) -> str:
+    def encode(self, predictions: "Predictions", chosen: ResponseFormat) -> str:
         """The complete text of a response, ending with a newline."""
         rows = self.rows(predictions, chosen)
         if chosen.media_type == JSON:
@@ -68,7 +71,7 @@ class Encoder:
             return []
         return [_csv_line([name for output in self.outputs(chosen) for name in self._names(output)])]
 
-    def rows(self, predictions: Predictions, chosen: ResponseFormat) -> list[str]:
+    def rows(self, predictions: "Predictions", chosen: ResponseFormat) -> list[str]:
         """A CSV line or a JSON object for each series, without a newline."""
         outputs = self.outputs(chosen)
         if chosen.media_type == CSV:
@@ -98,14 +101,14 @@ class Encoder:
             return [f"e{name[1:]}" for name in columns]
         return [f"e_{step}" for step in range(1, problem.length + 1)]  # one for all variables
 
-    def _csv_cells(self, output: str, predictions: Predictions) -> list[str]:
+    def _csv_cells(self, output: str, predictions: "Predictions") -> list[str]:
         if output == "predicted_label":
             if self._has_columns:
                 return [",".join(map(str, row)) for row in self._targets(predictions).tolist()]
             return [self._csv_labels[k] for k in predictions.most_probable.tolist()]
         return list(map(",".join, _numbers(output, predictions)))
 
-    def _json_values(self, output: str, predictions: Predictions) -> list[str]:
+    def _json_values(self, output: str, predictions: "Predictions") -> list[str]:
         if output == "predicted_label":
             if self._has_columns:
                 return [self._json_object(map(str, row)) for row in self._targets(predictions).tolist()]
@@ -121,7 +124,7 @@ class Encoder:
         pairs = (f"{name}: {value}" for name, value in zip(self._json_names, values, strict=True))
         return f"{{{', '.join(pairs)}}}"
 
-    def _targets(self, predictions: Predictions) -> NDArray[np.int64]:
+    def _targets(self, predictions: "Predictions") -> NDArray[np.int64]:
         """Target columns `[N, C]`: 1 for the most probable class, or for each above 0.5 if classes are independent."""
         probabilities = predictions.probabilities
         if self._problem.independent:
@@ -129,7 +132,7 @@ class Encoder:
         return np.eye(probabilities.shape[1], dtype=np.int64)[predictions.most_probable]
 
 
-def _numbers(output: str, predictions: Predictions) -> list[list[str]]:
+def _numbers(output: str, predictions: "Predictions") -> list[list[str]]:
     """The numbers of each series, all finite, as both CSV and JSON write them."""
     values = {
         "probability": predictions.probabilities.max(axis=1, keepdims=True),

@@ -7,7 +7,8 @@ import socket
 import struct
 from typing import Any
 
-from lstm_fcn.serving.app import MAX_REQUESTS
+# Not the app: ONNX Runtime starts a thread when it is imported, and a fork would wait for it in the end.
+from lstm_fcn.serving.admission import MAX_REQUESTS
 from lstm_fcn.serving.settings import Settings
 
 _settings = Settings.from_environment()

@@ -112,7 +112,7 @@ def test_extra_serve(install: Install, folder: Path) -> None:
     environment.run(folder, "lstm-fcn", "predict", MODEL, SERIES, "--output", "predictions.csv")
     predictions = (folder / "predictions.csv").read_text()
     port = free_port()
-    options = ["--port", str(port), "--workers", "1"]
+    options = ["--port", str(port), "--workers", "2"]
     command: list[str | Path] = [environment.program("lstm-fcn"), "serve", MODEL, *options]
     with subprocess.Popen(command, cwd=folder, env=variables(), stdout=subprocess.DEVNULL) as process:
         try:
@@ -122,6 +122,7 @@ def test_extra_serve(install: Install, folder: Path) -> None:
             assert "<html" in request(f"{address}/").text
         finally:
             process.terminate()
+            process.wait(timeout=15)  # gunicorn would wait 25 seconds for a worker that hangs
     assert process.returncode == 0
 
 

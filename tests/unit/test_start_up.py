@@ -52,3 +52,11 @@ def test_serve_can_take_a_signal_before_anything_heavy_is_loaded() -> None:
 
 def test_serve_loads_no_torch_and_no_pandas() -> None:
     assert not modules_loaded_by("import lstm_fcn.serving.app") & {"torch", "pandas", "sklearn", "boto3"}
+
+
+def test_the_process_that_forks_the_workers_does_not_load_the_engine() -> None:
+    """Its thread does not exist in a fork, which would wait for it when it ends."""
+    loaded = modules_loaded_by("from lstm_fcn.serving.__main__ import _announce; import lstm_fcn.serving.gunicorn_conf")
+    assert "flask" not in loaded
+    assert not loaded & {"onnxruntime", "torch"}
+    assert "onnxruntime" not in modules_loaded_by("import lstm_fcn.serving.encode")
