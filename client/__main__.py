@@ -47,8 +47,8 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         if cmd_name not in COMMANDS:
             return None
-        extra, package = EXTRAS.get(cmd_name, ("", "click"))
-        if find_spec(package) is None:
+        extra, package = EXTRAS.get(cmd_name, (None, None))
+        if package and find_spec(package) is None:
             raise UserError(
                 f"{cmd_name} needs the package {package}, which is not installed: pip install 'lstm-fcn[{extra}]'."
             )

@@ -137,13 +137,11 @@ def _run_job(root: Path, names: Mapping[str, str], rounds: int) -> int:
 
 def _replace_results(optml: OptML, output: Path) -> None:
     """Move model and report to `output`. An old report never stands beside a new model."""
-    from lstm_fcn.container import artifact, card
+    from lstm_fcn.container import artifact
 
     for name in REPORT:
         (output / name).unlink(missing_ok=True)
-    model = [optml.model / name for name in (artifact.GRAPH, artifact.WEIGHTS, artifact.METADATA)]
-    if card.may_be_written(output / artifact.CARD):
-        model.insert(0, optml.model / artifact.CARD)
+    model = [optml.model / name for name in artifact.files_to_write(output)]
     for path in (*model, *(optml.output_data / name for name in REPORT)):
         if path.exists():  # a report that could not be written is missing
             path.replace(output / path.name)

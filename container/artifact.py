@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from lstm_fcn.container import card
 from lstm_fcn.container.archive import read_archive
 from lstm_fcn.container.errors import UserError
 from lstm_fcn.container.files import write_atomically
@@ -56,12 +55,19 @@ def save(folder: Path, metadata: Metadata, graph: bytes, weights: bytes) -> None
     Raises:
         UserError: the folder cannot be written to, or the disk is full.
     """
+    from lstm_fcn.container.card import model_card  # not for readers: it needs the table of hyperparameters
+
     sums = {GRAPH: hashlib.sha256(graph).hexdigest(), WEIGHTS: hashlib.sha256(weights).hexdigest()}
     text = metadata.model_copy(update={"sha256": sums}).model_dump_json(indent=2).encode()
-    files = [(folder / GRAPH, graph), (folder / WEIGHTS, weights), (folder / METADATA, text)]
-    if card.may_be_written(folder / CARD):
-        files.insert(0, (folder / CARD, card.model_card(metadata).encode()))
-    write_atomically(*files)
+    contents = {CARD: model_card(metadata).encode(), GRAPH: graph, WEIGHTS: weights, METADATA: text}
+    write_atomically(*((folder / name, contents[name]) for name in files_to_write(folder)))
+
+
+def files_to_write(folder: Path) -> list[str]:
+    """Names of a model's files in the order in which they are put into `folder`, without the card if it may not be."""
+    from lstm_fcn.container.card import may_be_written
+
+    return [CARD] * may_be_written(folder / CARD) + [GRAPH, WEIGHTS, METADATA]
 
 
 def load(folder: Path) -> tuple[Metadata, bytes]:

@@ -3,13 +3,14 @@
 Training and serving run the same code; the artifact holds the settings.
 """
 
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from lstm_fcn.container.hyperparameters import Hyperparameters
+if TYPE_CHECKING:  # serving does not need the table
+    from lstm_fcn.container.hyperparameters import Hyperparameters
 
 
 class Fault(NamedTuple):
@@ -40,7 +41,7 @@ class Preprocessing(BaseModel):
     length_policy: Literal["error", "pad", "resample"] = "error"
 
     @classmethod
-    def of(cls, settings: Hyperparameters) -> "Preprocessing":
+    def of(cls, settings: "Hyperparameters") -> "Preprocessing":
         """What the hyperparameters ask for."""
         return cls(missing_values=settings.missing_values, length_policy=settings.length_policy)
 
