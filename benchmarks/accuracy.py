@@ -33,7 +33,6 @@ from lstm_fcn.container.errors import UserError
 from lstm_fcn.container.files import write_atomically
 from lstm_fcn.container.hyperparameters import PARAMETERS, Hyperparameters, parse_hyperparameters
 from lstm_fcn.training.data.loading import load, load_validation
-from lstm_fcn.training.data.reading import prepare_worker
 from lstm_fcn.training.devices import choose_placement
 from lstm_fcn.training.distributed import Group
 from lstm_fcn.training.explain import predict
@@ -41,6 +40,7 @@ from lstm_fcn.training.fit import fit
 from lstm_fcn.training.job import versions
 from lstm_fcn.training.network.model import Classifier, Network
 from lstm_fcn.training.scores import measure_scores
+from lstm_fcn.training.stop import prepare_worker
 
 METHODS: dict[str, dict[str, str]] = {
     "LSTM-FCN": {"recurrent": "lstm"},

@@ -1,6 +1,10 @@
 """Requests to stop: SIGTERM from the platform, which sends SIGKILL 120 seconds later (T61), and Ctrl-C."""
 
+import multiprocessing
+import multiprocessing.connection
+import os
 import signal
+import threading
 import time
 from types import FrameType
 
@@ -63,3 +67,17 @@ class StopSignal:
             signal.signal(signal.SIGINT, signal.default_int_handler)  # a second Ctrl-C ends the program at once
         if first and not self.training_started:
             raise StopBeforeTraining
+
+
+def prepare_worker() -> None:
+    """Prepare a worker process: leave Ctrl-C to the parent, and end whenever the parent ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        sentinel = parent.sentinel
+
+        def end_with_parent() -> None:
+            multiprocessing.connection.wait([sentinel])
+            os._exit(1)
+
+        threading.Thread(target=end_with_parent, daemon=True).start()

@@ -44,7 +44,7 @@ from lstm_fcn.container.errors import UserError
 from lstm_fcn.container.hyperparameters import parse_hyperparameters
 from lstm_fcn.container.metrics import EpochLine, Metric
 from lstm_fcn.container.progress import training_log
-from lstm_fcn.training.data.reading import prepare_worker
+from lstm_fcn.training.stop import prepare_worker
 
 STEPS = 10  # trials are compared after each tenth of their epochs, because their numbers of epochs may differ
 POLL_SECONDS = 1.0  # between checks of a study that other machines also work on

@@ -1,14 +1,14 @@
 import io
-from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from lstm_fcn.container.channels import Source
+from lstm_fcn.container.csv_header import HEADERLESS
 from lstm_fcn.container.csv_reader import SeriesReader
 from lstm_fcn.container.errors import UserError
-from lstm_fcn.training.data import reading
-from lstm_fcn.training.data.reading import ParallelReader, Progress
+from lstm_fcn.training.data.reading import ParallelReader, parse_block
 
 ROWS = "".join(f"{k % 3},{k},{k / 7:.3f},-1e-3\n" for k in range(2000))
 
@@ -33,11 +33,11 @@ def read(
         ("", None),
     ],
 )
-def test_several_processes_read_what_one_reads(text: str, variables: int | None) -> None:
+def test_threads_read_what_one_reads(text: str, variables: int | None) -> None:
     assert read(ParallelReader, text, variables) == read(SeriesReader, text, variables)
 
 
-def test_several_processes_find_the_same_mistake() -> None:
+def test_several_threads_find_the_same_mistake() -> None:
     with pytest.raises(UserError, match=r"f, row 1501, column 3 is 'oops'"):
         read(ParallelReader, ROWS.replace("0,1500,214.286", "0,1500,oops"))
 
@@ -47,31 +47,39 @@ def test_labels_that_are_no_ascii() -> None:
     assert block[1] == ["ä", "β"]
 
 
-@pytest.mark.parametrize(("cores", "size", "expected"), [(2, 100, True), (2, 99, False), (1, 100, False)])
-def test_only_large_channels_are_read_by_several_processes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cores: int, size: int, expected: bool
-) -> None:
-    monkeypatch.setattr(reading, "LARGE_BYTES", 100)
-    monkeypatch.setattr(reading, "available_cores", lambda: cores)
-    path = tmp_path / "f"
-    path.write_bytes(bytes(size))
-    assert Progress(Source("training", tmp_path, (path,))).is_large is expected
+CELLS = st.one_of(
+    st.floats(allow_nan=False, allow_infinity=False).map(repr),
+    st.decimals(allow_nan=False, allow_infinity=False, places=3).map(str),
+    st.sampled_from(
+        ["", " ", "nan", "inf", "-0", "+1", "1.", ".5", "1e400", "0x10", "1_0", "1d5", "\t2 ", "\u0661", "--1"]
+    ),
+    st.text("0123456789.eE+- ", max_size=8),
+)
+LABELS = st.one_of(
+    st.sampled_from(["a", " a", "", " ", "NULL", "1.0", "ä", "\xa0"]),
+    st.text(st.characters(exclude_characters="\r\n,"), max_size=4),
+)
 
 
-def test_a_large_channel_ends_up_as_a_small_one_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from lstm_fcn.container.hyperparameters import parse_hyperparameters
-    from lstm_fcn.training.data.loading import load
-    from lstm_fcn.training.distributed import Group
+@given(st.lists(st.tuples(LABELS, CELLS, CELLS), min_size=1, max_size=4), st.booleans())
+@settings(max_examples=500, deadline=None)
+def test_both_parsers_agree(rows: list[tuple[str, str, str]], labelled: bool) -> None:
+    """What pyarrow understands, the careful parser reads alike, whatever the cells are."""
+    lines = [",".join(row if labelled else row[1:]) for row in rows]
+    text = "".join(f"{line}\n" for line in lines).encode()
+    found = parse_block(text, labelled)
+    if found is None:
+        return
+    reader = SeriesReader(io.BytesIO(text), "f", labelled=labelled, columns=HEADERLESS)
+    reader.parse_plain_blocks = lambda texts: ((number, part, None) for number, part in texts)  # type: ignore[method-assign]
+    (block,) = reader
+    assert len(block.series) == len(rows)
+    assert block.labels == found.labels
+    np.testing.assert_array_equal(block.series[:, 0], found.values)
 
-    path = tmp_path / "f.csv"
-    path.write_text("".join(f"{k % 3},{k},{k / 7:.3f},-1e-3,{-k},{k % 7},.5\n" for k in range(2000)))
-    settings = parse_hyperparameters({"num-variables": "3"})
-    channels = {"training": Source("training", tmp_path, (path,))}
-    small = load(channels, settings, Group())
-    monkeypatch.setattr(reading, "LARGE_BYTES", 1)
-    monkeypatch.setattr(reading, "available_cores", lambda: 2)
-    large = load(channels, settings, Group())
-    assert large.problem.classes == small.problem.classes
-    assert small.training.series.shape == (2000, 3, 2)
-    np.testing.assert_array_equal(large.training.series, small.training.series)
-    np.testing.assert_array_equal(large.training.labels, small.training.labels)
+
+@given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=2, max_size=9))
+def test_every_number_is_read_to_its_last_bit(values: list[float]) -> None:
+    found = parse_block(("a," + ",".join(map(repr, values)) + "\n").encode(), labelled=True)
+    assert found is not None
+    assert found.values.tobytes() == np.array([values]).tobytes()

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from lstm_fcn.container.artifact import Metadata
 from lstm_fcn.container.channels import Source
 from lstm_fcn.container.csv_header import HEADERLESS, Columns
-from lstm_fcn.container.csv_reader import Block, SeriesReader, describe_length
+from lstm_fcn.container.csv_reader import Block, describe_length
 from lstm_fcn.container.errors import UserError
 from lstm_fcn.container.hyperparameters import Hyperparameters
 from lstm_fcn.container.preprocess import Preprocessing
@@ -204,7 +204,7 @@ class ChannelReader:
         progress = Progress(self.source)
         for path in self.source.files if self.source.pipe is None else (self.source.pipe,):
             with open_stream(path, progress, is_pipe=self.source.pipe is not None) as stream:
-                self._read_stream(str(path), stream, progress.is_large)
+                self._read_stream(str(path), stream)
         if self._rows_seen:
             logger.info(
                 "%s: %d %s from %s%s",
@@ -215,17 +215,16 @@ class ChannelReader:
                 progress.summary(),
             )
 
-    def _read_stream(self, name: str, stream: BinaryIO, in_parallel: bool) -> None:
+    def _read_stream(self, name: str, stream: BinaryIO) -> None:
         longest = self._length if self.preprocessing.any_length else None
-        kind = ParallelReader if in_parallel else SeriesReader
-        reader = kind(
+        reader = ParallelReader(
             stream,
             name,
             columns=self.columns,
             preprocessing=self.preprocessing,
             length=longest,
             variables=self._wanted_variables,
-            block_bytes=READ_BYTES if in_parallel else None,
+            block_bytes=READ_BYTES,
         )
         for block in reader:
             self.columns, self.variables = reader.columns, reader.variables

@@ -1,26 +1,26 @@
-"""Reading the bytes of a channel: files, gzip files and pipes, and parsing large ones in several processes."""
+"""Reading the bytes of a channel: files, gzip files and pipes, and parsing their CSV in several threads."""
 
 import contextlib
+import functools
 import io
 import logging
-import multiprocessing
-import multiprocessing.connection
 import os
 import select
-import signal
-import threading
 import time
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
+import pyarrow
+from pyarrow import csv
 from typing_extensions import Buffer
 
 from lstm_fcn.container.channels import Source
 from lstm_fcn.container.cores import available_cores
-from lstm_fcn.container.csv_blocks import Plain, parse_plain, unpacked
+from lstm_fcn.container.csv_blocks import Plain, unpacked
 from lstm_fcn.container.csv_reader import SeriesReader
 from lstm_fcn.container.errors import UserError
 
@@ -29,8 +29,8 @@ logger = logging.getLogger(__name__)
 PIPE_SECONDS = 120.0  # to wait for the platform to open its end of a pipe
 PROGRESS_INTERVAL = 30.0  # seconds between progress lines
 READ_BYTES = 1024 * 1024
-LARGE_BYTES = 64 * 1024 * 1024  # channels below this are parsed faster than processes start
-MAX_WORKERS = 8  # more than one process cannot keep busy
+MAX_THREADS = 8  # more than one thread can feed and store
+WHOLE_LINES = csv.ParseOptions(quote_char=False, ignore_empty_lines=False)
 
 
 class Progress:
@@ -38,15 +38,9 @@ class Progress:
 
     def __init__(self, source: Source) -> None:
         self._name = source.name
-        self._is_pipe = source.pipe is not None
         self._total = sum(path.stat().st_size for path in source.files)
         self._done = 0
         self._started = self._last_line = time.monotonic()
-
-    @property
-    def is_large(self) -> bool:
-        """Whether several processes parse faster than one; assumed for a pipe, whose size is not known."""
-        return available_cores() > 1 and (self._total >= LARGE_BYTES or self._is_pipe)
 
     def add(self, count: int) -> None:
         self._done += count
@@ -98,37 +92,52 @@ def open_stream(path: Path, progress: Progress, is_pipe: bool) -> Iterator[Binar
 
 
 class ParallelReader(SeriesReader):
-    """Reads a large text whose blocks are parsed by several processes."""
+    """A `SeriesReader` whose plain blocks are parsed by pyarrow, several at once."""
 
     def parse_plain_blocks(self, texts: Iterator[tuple[int, bytes]]) -> Iterator[tuple[int, bytes, Plain | None]]:
-        workers = min(available_cores(), MAX_WORKERS)
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(workers, context, initializer=prepare_worker) as pool:
+        threads = min(available_cores(), MAX_THREADS)
+        with ThreadPoolExecutor(threads) as pool:
             waiting: deque[tuple[int, bytes, Future[Plain | None]]] = deque()
             try:
                 for number, text in texts:
-                    waiting.append((number, text, pool.submit(parse_plain, text, self.has_label)))
-                    if len(waiting) > 2 * workers:
+                    waiting.append((number, text, pool.submit(parse_block, text, self.has_label)))
+                    if len(waiting) > 2 * threads:
                         number, text, parsed = waiting.popleft()
                         yield number, text, parsed.result()
                 for number, text, parsed in waiting:
                     yield number, text, parsed.result()
             finally:
-                pool.shutdown(wait=False, cancel_futures=True)
+                pool.shutdown(cancel_futures=True)
 
 
-def prepare_worker() -> None:
-    """Prepare a worker process: leave Ctrl-C to the parent, and end whenever the parent ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        sentinel = parent.sentinel
+def parse_block(text: bytes, labelled: bool) -> Plain | None:
+    """Parse lines that have the same number of cells, and finite numbers after a label if `labelled`.
 
-        def end_with_parent() -> None:
-            multiprocessing.connection.wait([sentinel])
-            os._exit(1)
+    Returns:
+        None for all other text, whether it is invalid or only unusual; `SeriesReader` then parses it line by line.
+    """
+    if b'"' in text:
+        return None
+    cells = text.count(b",", 0, text.find(b"\n") + 1 or None) + 1
+    names, columns = _columns(cells, labelled)
+    options = csv.ReadOptions(column_names=names, use_threads=False, block_size=len(text) + 1)
+    try:
+        table = csv.read_csv(pyarrow.BufferReader(text), options, WHOLE_LINES, columns)
+        (batch,) = table.to_batches()
+    except (pyarrow.ArrowInvalid, ValueError):
+        return None
+    labels = batch.column(0).to_pylist() if labelled else []
+    if cells == labelled or not all(map(str.strip, labels)):
+        return None
+    values = (batch.drop_columns(["0"]) if labelled else batch).to_tensor(row_major=True).to_numpy()
+    return Plain(labels, values) if np.isfinite(values).all() else None
 
-        threading.Thread(target=end_with_parent, daemon=True).start()
+
+@functools.lru_cache(maxsize=16)
+def _columns(cells: int, labelled: bool) -> tuple[list[str], csv.ConvertOptions]:
+    """Columns named by their number: a label, if `labelled`, and numbers, none of them missing."""
+    kinds = {str(k): pyarrow.string() if labelled and k == 0 else pyarrow.float64() for k in range(cells)}
+    return list(kinds), csv.ConvertOptions(column_types=kinds, null_values=[], strings_can_be_null=False)
 
 
 def _open_pipe(path: Path) -> io.FileIO:
