@@ -177,9 +177,11 @@ def _run_module(module: str, settings: Mapping[str, str], **streams: Any) -> "It
 @click.option("--join", is_flag=True, help="write each prediction after the cells of its row")
 @precision_option
 def predict(model: Path, data: Path, output: Path, **options: Any) -> int:
-    """Predict the series of the CSV file DATA (- for standard input) with the model in the folder MODEL.
+    """Predict the series of the file DATA (- for standard input) with the model in the folder MODEL.
 
-    The series have no label. They need a header if the training data had one. An existing output file is replaced.
+    DATA is CSV, Parquet or Arrow. The series have no label; CSV needs a header if the training data had one.
+    Predictions of Parquet and Arrow are written as Parquet, unless they go to standard output. An existing output file
+    is replaced.
     """
     _check_model(model)
     from lstm_fcn.serving.transform import transform_files

@@ -20,10 +20,10 @@ class Channel:
     input_modes: tuple[str, ...]
 
 
-CSV_TYPES = ("text/csv", "csv")
+DATA_TYPES = ("text/csv", "csv", "application/x-parquet", "application/vnd.apache.arrow.file")
 CHANNELS = (
-    Channel("training", ("train",), True, CSV_TYPES, ("File", "FastFile", "Pipe")),
-    Channel("validation", (), False, CSV_TYPES, ("File", "FastFile", "Pipe")),
+    Channel("training", ("train",), True, DATA_TYPES, ("File", "FastFile", "Pipe")),
+    Channel("validation", (), False, DATA_TYPES, ("File", "FastFile", "Pipe")),
     # The model of an earlier job, to continue training from (T70).
     Channel("model", (), False, ("application/x-sagemaker-model",), ("File", "FastFile")),
 )
@@ -78,7 +78,7 @@ def find_channels(optml: OptML) -> dict[str, Source]:
             there = ", ".join(config) or "none"
             raise UserError(
                 f"Channel {channel.name} (or {channel.aliases[0]}) is missing; channels found: {there}. "
-                f"Put its CSV files into {optml.data / channel.name}."
+                f"Put its CSV or Parquet files into {optml.data / channel.name}."
             )
     return found
 

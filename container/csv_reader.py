@@ -16,6 +16,7 @@ from lstm_fcn.container.csv_header import HEADERLESS, Columns, Header, read_head
 from lstm_fcn.container.errors import UserError, plural, shorten
 from lstm_fcn.container.preprocess import STRICT, Fault, Preprocessing
 
+ONE_LENGTH = "all series must have the same length. Set length-policy=pad or resample to allow different lengths"
 NOT_TEXT = "is not UTF-8 text (a compressed or binary file?)"
 
 csv.field_size_limit(LONGEST_LINE)
@@ -208,8 +209,7 @@ class SeriesReader:
             first, expected = self._first or (row, width)
             self.fail(
                 row,
-                f"{has}, but row {first} has {plural(expected, 'value')}; all series must have the same length. "
-                "Set length-policy=pad or resample to allow different lengths",
+                f"{has}, but row {first} has {plural(expected, 'value')}; {ONE_LENGTH}",
             )
         advice = ""
         if width == 1:

@@ -33,6 +33,7 @@ class Problem(BaseModel):
         multilabel.
     series_count: training series, over all machines.
     columns: the columns that the header names; `HEADERLESS` without a header.
+    names: the columns of values in tables without such names, each a variable or a time step; empty for other data.
     length: time steps of each series after preprocessing.
     """
 
@@ -43,6 +44,7 @@ class Problem(BaseModel):
     class_counts: tuple[int, ...] = ()
     series_count: int = 0
     columns: Columns = HEADERLESS
+    names: tuple[str, ...] = ()
     preprocessing: Preprocessing = STRICT
     num_variables: int = 1
     length: int

@@ -5,7 +5,7 @@ import io
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,6 +80,28 @@ class Encoder:
         values = [self._json_values(output, predictions) for output in outputs]
         keys = [f'"{output}": ' for output in outputs]
         return [f"{{{', '.join(map(''.join, zip(keys, row, strict=True)))}}}" for row in zip(*values, strict=True)]
+
+    def no_predictions(self) -> "Predictions":
+        """The predictions of no series."""
+        from lstm_fcn.serving.predictor import Predictions
+
+        classes, length = len(self._problem.classes), self._problem.length
+        return Predictions(np.empty((0, classes), np.float32), np.empty((0, length), np.float32))
+
+    def columns(self, predictions: "Predictions", chosen: ResponseFormat) -> dict[str, NDArray[Any]]:
+        """The columns of a table, named as in CSV: text, integers or float32 `[N]`; an explanation is `[N, length]`."""
+        columns: dict[str, NDArray[Any]] = {}
+        for output in self.outputs(chosen):
+            if output == "explanation":
+                columns[output] = predictions.explanation
+            elif output == "probability":
+                columns[output] = predictions.probabilities.max(axis=1)
+            elif output == "predicted_label" and not self._has_columns:
+                columns[output] = np.array(self._problem.classes, dtype=np.str_)[predictions.most_probable]
+            else:
+                values = predictions.probabilities if output == "probabilities" else self._targets(predictions)
+                columns |= zip(self._names(output), values.T, strict=True)
+        return columns
 
     def _names(self, output: str) -> Sequence[str]:
         """The column names of an output, derived from the columns of the training data if it had a header."""

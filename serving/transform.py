@@ -1,4 +1,4 @@
-"""Predictions for CSV files of any size, without HTTP. The predictions are the same as the endpoint's.
+"""Predictions for files of any size, without HTTP. The predictions are the same as the endpoint's.
 
 Files are read, predicted and written in blocks, on all cores. An output appears under its name once it is complete.
 """
@@ -25,15 +25,16 @@ from lstm_fcn.container import artifact
 from lstm_fcn.container.channels import data_files
 from lstm_fcn.container.command_line import INTERRUPTED, run_command
 from lstm_fcn.container.cores import available_cores
-from lstm_fcn.container.csv_blocks import Plain, unpacked
+from lstm_fcn.container.csv_blocks import unpacked
 from lstm_fcn.container.csv_reader import Block, SeriesReader
 from lstm_fcn.container.errors import AlgorithmError, UserError
 from lstm_fcn.container.media_types import CSV, JSON_LINES, OUTPUTS, Precision, parse_outputs
+from lstm_fcn.container.tables import TableReader, is_table
 from lstm_fcn.serving.encode import Encoder, ResponseFormat
+from lstm_fcn.serving.output import Lines, Output, Parquet, TextReader
 from lstm_fcn.serving.predictor import Predictor, TooLargeError
 
 STANDARD = Path("-")  # standard input or output
-SUFFIX = ".out"  # appended to the names of a folder's files, as in a batch transform job
 PROGRESS_INTERVAL = 30.0  # seconds between progress lines if standard error is not a terminal
 
 
@@ -45,67 +46,89 @@ _partial_lock = threading.Lock()  # held while it is created, and by a stop unti
 class Transform:
     """Converts a file of series into a file of predictions.
 
+    file_format: `csv`, `jsonlines` or `parquet`; None: Parquet for tables, CSV for other files and on
+        standard output.
     join: predictions follow the cells of their row, as with `JoinSource=Input` of a batch transform job.
     """
 
     predictor: Predictor
-    reply: ResponseFormat
+    outputs: tuple[str, ...] = ()
+    file_format: str | None = None
+    header: bool | None = None
     join: bool = False
 
-    def run(self, stream: BinaryIO, name: str, sink: BinaryIO, advance: Callable[[int], None]) -> int:
-        """Write predictions for the rows of `stream` to `sink` and return the number of rows.
+    def suffix(self, source: Path) -> str:
+        """What is appended to the name of a file in a folder: `.out`, as in a batch transform job."""
+        return (
+            ".out.parquet" if self.file_format == "parquet" or (not self.file_format and is_table(source)) else ".out"
+        )
+
+    def run_table(self, source: Path, sink: BinaryIO, advance: Callable[[int], None], usual: str = "parquet") -> None:
+        """Write predictions for the rows of a table; `usual` is the format unless `file_format` is set. See `run`."""
+        reader = TableReader(source, str(source), names=self.predictor.metadata.problem.names, **self._expected())
+        self._predict(reader, self._open_output(self.file_format or usual, sink, reader), advance)
+
+    def run(self, stream: BinaryIO, name: str, sink: BinaryIO, advance: Callable[[int], None]) -> None:
+        """Write predictions for the rows of `stream` to `sink`.
 
         Args:
             stream: uncompressed CSV.
             name: of the stream, for messages.
-            sink: receives one line per row.
+            sink: receives the predictions.
             advance: called with the number of rows each time some have been written.
 
         Raises:
             UserError: names the first invalid row; `sink` may then hold predictions for rows before it.
         """
-        metadata = self.predictor.metadata
-        reader = _TextReader(
-            stream,
-            name,
-            labelled=False,
-            columns=metadata.problem.columns,
-            preprocessing=metadata.problem.preprocessing,
-            variables=metadata.problem.num_variables,
-            length=metadata.problem.length,
-        )
-        encoder, rows = Encoder(metadata), 0
-        for texts in self._in_order(self._work(encoder, reader, block) for block in reader):
-            if not rows:
-                sink.write(_lines(self._join(reader.header_line, encoder.header(self.reply))))
-            sink.write(_lines(texts))
-            advance(len(texts))
-            rows += len(texts)
-        return rows
+        reader = TextReader(stream, name, **self._expected())
+        self._predict(reader, self._open_output(self.file_format or "csv", sink, reader), advance)
 
-    def _work(self, encoder: Encoder, reader: "_TextReader", block: Block) -> Callable[[], list[str]]:
+    def _expected(self) -> dict[str, Any]:
+        """What the rows must be like, as readers take it."""
+        problem = self.predictor.metadata.problem
+        return {
+            "labelled": False,
+            "columns": problem.columns,
+            "preprocessing": problem.preprocessing,
+            "variables": problem.num_variables,
+            "length": problem.length,
+        }
+
+    def _open_output(self, file_format: str, sink: BinaryIO, reader: TextReader | TableReader) -> Output:
+        encoder = Encoder(self.predictor.metadata)
+        reply = ResponseFormat(JSON_LINES if file_format == "jsonlines" else CSV, self.outputs, self.header)
+        joined = reader if self.join else None
+        if file_format == "parquet":
+            if isinstance(joined, TextReader):
+                raise UserError("--join with --format parquet requires a table as input.")
+            return Parquet(encoder, reply, sink, joined)
+        if isinstance(joined, TableReader):
+            raise UserError("--join writes Parquet for a table; leave --format out.")
+        return Lines(encoder, reply, sink, joined)
+
+    def _predict(self, reader: SeriesReader, output: Output, advance: Callable[[int], None]) -> None:
+        for part in self._in_order(self._work(reader, output, block) for block in reader):
+            output.write(part)
+            advance(len(part))
+        output.finish()
+
+    def _work(self, reader: SeriesReader, output: Output, block: Block) -> Callable[[], Any]:
         """A function that predicts a block; it may run in another thread while the next block is read."""
-        lines, metadata = reader.lines_of(block) if self.join else [], self.predictor.metadata
+        problem, encode = self.predictor.metadata.problem, output.prepare(block)
 
-        def predict() -> list[str]:
-            series = metadata.problem.preprocessing.apply(block.series, metadata.problem.length)
+        def predict() -> Any:
+            series = problem.preprocessing.apply(block.series, problem.length)
             try:
-                predictions = self.predictor.predict(series)
+                return encode(self.predictor.predict(series))
             except TooLargeError as error:
                 reader.fail(block.rows[error.index], "has values too large for the model")
-            return self._join(lines, encoder.rows(predictions, self.reply))
 
         return predict
 
-    def _join(self, lines: list[str], predictions: list[str]) -> list[str]:
-        if not self.join:
-            return predictions
-        return [f"{line},{prediction}" for line, prediction in zip(lines, predictions, strict=True)]
-
-    def _in_order(self, tasks: Iterator[Callable[[], list[str]]]) -> Iterator[list[str]]:
+    def _in_order(self, tasks: Iterator[Callable[[], Any]]) -> Iterator[Any]:
         """Run tasks in threads, a few ahead of the caller, and yield their results in order."""
         cores = available_cores()
-        waiting: deque[Future[list[str]]] = deque()
+        waiting: deque[Future[Any]] = deque()
         with ThreadPoolExecutor(cores) as pool:
             try:
                 for task in tasks:
@@ -116,27 +139,6 @@ class Transform:
                     yield waiting.popleft().result()
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
-
-
-class _TextReader(SeriesReader):
-    """A reader that keeps the text of its latest block."""
-
-    _number, _text = 1, b""
-
-    def parse_plain_blocks(self, texts: Iterator[tuple[int, bytes]]) -> Iterator[tuple[int, bytes, Plain | None]]:
-        for number, text, plain in super().parse_plain_blocks(texts):
-            self._number, self._text = number, text
-            yield number, text, plain
-
-    def lines_of(self, block: Block) -> list[str]:
-        """The lines of the latest block's rows, as written in the file."""
-        lines = self._text.split(b"\n")
-        return [lines[row - self._number].decode() for row in block.rows]
-
-    @property
-    def header_line(self) -> list[str]:
-        """The header of the file; an empty list without one."""
-        return [] if self.header is None else [self.header.line]
 
 
 class Progress:
@@ -176,7 +178,7 @@ def transform_file(transform: Transform, source: Path, target: Path) -> None:
 
     Args:
         transform: to apply.
-        source: CSV file, or `-` for standard input.
+        source: CSV file or table, or `-` for standard input.
         target: file to write, or `-` for standard output.
 
     Raises:
@@ -186,8 +188,12 @@ def transform_file(transform: Transform, source: Path, target: Path) -> None:
     with _open_source(source) as (stream, raw), _open_target(target) as sink:
         name = "standard input" if source == STANDARD else str(source)
         size = os.fstat(raw.fileno()).st_size if source != STANDARD else None
-        progress = Progress(name, raw, size)
-        transform.run(stream, name, sink, progress.advance)
+        if source != STANDARD and is_table(source):
+            progress = Progress(name, raw, None)
+            transform.run_table(source, sink, progress.advance, "csv" if target == STANDARD else "parquet")
+        else:
+            progress = Progress(name, raw, size)
+            transform.run(stream, name, sink, progress.advance)
         progress.finish()
 
 
@@ -225,10 +231,11 @@ def _open_target(path: Path) -> Iterator[BinaryIO]:
         partial.unlink(missing_ok=True)
 
 
-def pair_files(source: Path, target: Path, overwrite: bool) -> list[tuple[Path, Path]]:
+def pair_files(source: Path, target: Path, overwrite: bool, suffix: Callable[[Path], str]) -> list[tuple[Path, Path]]:
     """Each input file with its output file.
 
-    For a folder, these are all its data files, except those whose output exists unless `overwrite` is set.
+    For a folder, these are all its data files, except those whose output exists unless `overwrite` is set. `suffix`
+    returns what is appended to the name of a file.
 
     Raises:
         UserError: the input does not exist or is empty, or the output exists or lies inside the input.
@@ -238,11 +245,11 @@ def pair_files(source: Path, target: Path, overwrite: bool) -> list[tuple[Path, 
     elif source.is_dir():
         if target == STANDARD or target.resolve().is_relative_to(source.resolve()):
             raise UserError(f"The output for the folder {source} must be a folder outside of it, not {target}.")
-        pairs = [(path, target / f"{path.relative_to(source)}{SUFFIX}") for path in data_files(source)]
+        pairs = [(path, target / f"{path.relative_to(source)}{suffix(path)}") for path in data_files(source)]
         if not pairs:
             raise UserError(f"The folder {source} contains no data files.")
     elif source.is_file():
-        pairs = [(source, target / f"{source.name}{SUFFIX}" if target.is_dir() else target)]
+        pairs = [(source, target / f"{source.name}{suffix(source)}" if target.is_dir() else target)]
     else:
         raise UserError(f"There is no file or folder {source}.")
     done = [output for _, output in pairs if output != STANDARD and output.exists()]
@@ -260,7 +267,7 @@ def transform_files(
     target: Path,
     *,
     outputs: str = "",
-    file_format: str = "csv",
+    file_format: str | None = None,
     header: bool = False,
     join: bool = False,
     precision: Precision = "float32",
@@ -277,20 +284,22 @@ def transform_files(
         UserError: an argument or the input is invalid, or a file cannot be read or written. Outputs of earlier files
             are complete; the file at fault has none.
     """
-    if join and (file_format != "csv" or header):
-        raise UserError("--join requires --format csv and cannot be combined with --header.")
+    if join and (file_format == "jsonlines" or header):
+        raise UserError("--join cannot be combined with --header or --format jsonlines.")
+    if header and file_format == "parquet":
+        raise UserError("--header is for CSV; a Parquet file names its columns.")
     try:
         names = parse_outputs(outputs) if outputs else ()
     except ValueError as error:
         raise UserError(f"--outputs {outputs}: {error}.") from error
-    reply = ResponseFormat(CSV if file_format == "csv" else JSON_LINES, names, header=True if header else None)
     with _exit_on_stop():
         try:
-            pairs = pair_files(source, target, overwrite)
             predictor = Predictor(*artifact.load(model), available_cores(), precision)
-            Encoder(predictor.metadata).outputs(reply)
+            transform = Transform(predictor, names, file_format, True if header else None, join)
+            pairs = pair_files(source, target, overwrite, transform.suffix)
+            Encoder(predictor.metadata).outputs(ResponseFormat(CSV, names))
             for path, output in pairs:
-                transform_file(Transform(predictor, reply, join), path, output)
+                transform_file(transform, path, output)
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return AlgorithmError.exit_code
@@ -340,27 +349,28 @@ def _exit_on_stop() -> Iterator[None]:
 @click.argument("source", metavar="INPUT", type=click.Path(allow_dash=True, path_type=Path))
 @click.argument("target", metavar="OUTPUT", type=click.Path(allow_dash=True, path_type=Path))
 @click.option("--outputs", default="", help="outputs, separated by commas: " + ", ".join(OUTPUTS))
-@click.option("--format", "file_format", type=click.Choice(["csv", "jsonlines"]), default="csv", show_default=True)
+@click.option(
+    "--format",
+    "file_format",
+    type=click.Choice(["csv", "jsonlines", "parquet"]),
+    help="format of OUTPUT [parquet for tables, else csv]",
+)
 @click.option("--header", is_flag=True, help="write a header line (CSV)")
-@click.option("--join", is_flag=True, help="write each prediction after the cells of its row (CSV)")
+@click.option("--join", is_flag=True, help="write each prediction after the cells of its row")
 @click.option("--precision", type=click.Choice(get_args(Precision)), default="float32", show_default=True)
 @click.option("--overwrite", is_flag=True, help="replace outputs that exist")
 def transform(model: Path, source: Path, target: Path, **options: Any) -> int:
     """Predict files of any size with the model in the folder MODEL, on all cores.
 
-    INPUT is a CSV file, a folder of them, or - for standard input; gzip-compressed files are detected. OUTPUT is a
-    file (compressed if its name ends in .gz), a folder, or - for standard output. An output appears under its name
-    once it is complete.
+    INPUT is a CSV, Parquet or Arrow file, a folder of them, or - for CSV from standard input; gzip-compressed CSV is
+    detected. OUTPUT is a file (compressed if its name ends in .gz), a folder, or - for standard output. An output
+    appears under its name once it is complete.
     """
     return transform_files(model, source, target, **options)
 
 
 def main() -> int:
     return run_command(transform, "python -m lstm_fcn.serving.transform")
-
-
-def _lines(texts: list[str]) -> bytes:
-    return "".join(f"{text}\n" for text in texts).encode()
 
 
 if __name__ == "__main__":

@@ -13,8 +13,11 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import pyarrow
 import pytest
 from click.testing import CliRunner
+from pyarrow import parquet
 
 from lstm_fcn.benchmarks.programs import endpoint, environment
 from lstm_fcn.container.command_line import run_command
@@ -190,14 +193,71 @@ class TestForms:
         assert [row["x_speed_0"] for row in table] == expected
 
 
+class TestTables:
+    @pytest.fixture
+    def table(self, tmp_path: Path) -> Path:
+        """The rows many times."""
+        series = np.loadtxt(LINES, delimiter=",")
+        parquet.write_table(
+            pyarrow.table({"series": list(series) * MANY}), tmp_path / "rows.parquet", row_group_size=9999
+        )
+        return tmp_path / "rows.parquet"
+
+    def test_predictions_are_those_of_csv(self, command: Command, rows: Path, table: Path, tmp_path: Path) -> None:
+        rows.write_text(ROWS * MANY)
+        outputs = ["--outputs", "predicted_label,probability,probabilities,explanation"]
+        for source in (rows, table):
+            result = command.run(source, tmp_path / "out.parquet", *outputs, "--format", "parquet", "--overwrite")
+            assert result.code == 0, result.stderr
+            (tmp_path / "out.parquet").rename(tmp_path / f"{source.name}.out")
+        found = parquet.read_table(tmp_path / "rows.parquet.out")
+        assert found.equals(parquet.read_table(tmp_path / "rows.csv.out"))
+        assert found["predicted_label"].to_pylist() == NAMES * MANY
+        assert found.schema.field("probability").type == pyarrow.float32()
+        assert found.column_names[:2] == ["predicted_label", "probability"]
+        assert found.column_names[2].startswith("probability_")
+
+    def test_join_keeps_the_columns_of_the_table(self, command: Command, table: Path, tmp_path: Path) -> None:
+        given = parquet.read_table(table)
+        assert command.run(table, tmp_path / "out", "--join").code == 0
+        joined = parquet.read_table(tmp_path / "out")
+        assert joined.column_names == ["series", "predicted_label"]
+        assert joined["series"].combine_chunks().equals(given["series"].combine_chunks())
+
+    def test_on_standard_output_they_are_csv(self, command: Command, table: Path) -> None:
+        assert command.run(table, "-").lines == LABELS * MANY
+
+    def test_a_folder_of_tables_and_csv(self, command: Command, rows: Path, table: Path, tmp_path: Path) -> None:
+        (tmp_path / "in").mkdir()
+        rows.rename(tmp_path / "in" / "a.csv")
+        table.rename(tmp_path / "in" / "b.parquet")
+        assert command.run(tmp_path / "in", tmp_path / "out").code == 0
+        assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.csv.out", "b.parquet.out.parquet"]
+
+    def test_a_table_without_rows(self, command: Command, tmp_path: Path) -> None:
+        empty = pyarrow.table({"series": pyarrow.array([], pyarrow.list_(pyarrow.float64()))})
+        parquet.write_table(empty, tmp_path / "in")
+        assert command.run(tmp_path / "in", tmp_path / "out").code == 0
+        assert parquet.read_table(tmp_path / "out").schema.names == ["predicted_label"]
+
+    def test_what_is_refused(self, command: Command, table: Path, tmp_path: Path) -> None:
+        command.run(table, tmp_path / "out", "--join", "--format", "csv").assert_refused("--join writes Parquet")
+        series = [[1.0] * len(LINES[0].split(",")), [1e300] * len(LINES[0].split(","))]
+        parquet.write_table(pyarrow.table({"series": series}), tmp_path / "in")
+        command.run(tmp_path / "in", tmp_path / "out").assert_refused("in, row 2 has values too large for the model.")
+        assert not (tmp_path / "out").exists()
+
+
 class TestErrors:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
             (["nowhere.csv", "out"], "There is no file or folder nowhere.csv."),
             (["-", "out", "--outputs", "label"], "--outputs label: 'label' is not an output; supported: predicted_la"),
-            (["-", "out", "--join", "--format", "jsonlines"], "--join requires --format csv and cannot be combined"),
-            (["-", "out", "--join", "--header"], "--join requires --format csv and cannot be combined with --header."),
+            (["-", "out", "--join", "--format", "jsonlines"], "--join cannot be combined with --header or --form"),
+            (["-", "out", "--join", "--header"], "--join cannot be combined with --header or --format"),
+            (["-", "out", "--header", "--format", "parquet"], "--header is for CSV; a Parquet file names its columns."),
+            (["-", "out", "--join", "--format", "parquet"], "--join with --format parquet requires a table as input."),
             (["-"], "Missing argument 'OUTPUT'."),
         ],
     )

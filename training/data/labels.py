@@ -104,6 +104,18 @@ def agree_on_classes(
     return chosen, targets, Columns(tuple(targets), tuple(series), variables)
 
 
+def agree_on_names(names: tuple[str, ...], group: Group) -> tuple[str, ...]:
+    """The columns of values in the tables of all processes; empty if no process has read a table.
+
+    Raises:
+        UserError: they differ between machines.
+    """
+    found = [tuple(each) for each in group.gather("columns of tables", list(names)) if each]
+    if any(each != found[0] for each in found):
+        raise UserError("The columns of the training tables differ between the machines of the job.")
+    return found[0] if found else ()
+
+
 def _choose_task(wanted: str, classes: list[str]) -> Task:
     """The task of headerless data, which has one label in each row."""
     if wanted == "multilabel":

@@ -4,7 +4,7 @@ import logging
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 from lstm_fcn.container.artifact import Metadata
 from lstm_fcn.container.channels import Source
 from lstm_fcn.container.csv_header import HEADERLESS, Columns
-from lstm_fcn.container.csv_reader import Block, describe_length
+from lstm_fcn.container.csv_reader import Block, SeriesReader, describe_length
 from lstm_fcn.container.errors import UserError
 from lstm_fcn.container.hyperparameters import Hyperparameters
 from lstm_fcn.container.preprocess import Preprocessing
 from lstm_fcn.container.problem import Problem, Scaling
+from lstm_fcn.container.tables import TableReader, is_table
 from lstm_fcn.training.data.datasets import Data, Dataset
-from lstm_fcn.training.data.labels import Labels, agree_on_classes, check_classes, count_classes, quote
+from lstm_fcn.training.data.labels import Labels, agree_on_classes, agree_on_names, check_classes, count_classes, quote
 from lstm_fcn.training.data.reading import READ_BYTES, ParallelReader, Progress, open_stream
 from lstm_fcn.training.data.scaling import RawSeries, ScaledSeries, agree_on_scaling, gather_sample, measure
 from lstm_fcn.training.data.splits import draw_validation_rows
@@ -94,6 +95,7 @@ def load(
 
     length = _agree_on_length(reader, group, earlier)
     task, classes, columns = agree_on_classes(reader.labels, reader.columns, settings.task, group)
+    names = agree_on_names(reader.names, group)
     if columns != HEADERLESS:
         reader.variables = columns.variables  # also in a process without rows
     labels = reader.labels.encode(task, classes, columns)
@@ -113,6 +115,7 @@ def load(
         class_counts=tuple(counts),
         series_count=rows,
         columns=columns,
+        names=names,
         preprocessing=preprocessing,
         num_variables=reader.variables,
         length=length,
@@ -151,6 +154,7 @@ class ChannelReader:
     Call `read`, then `scale` unless the problem is known, then `finish`.
 
     columns: those that the header names; None before the first row.
+    names: columns of values in tables; see `Problem`.
     count: rows that this process keeps.
     widest: time steps of the longest series.
     variables: of each series; the header may set it.
@@ -179,6 +183,7 @@ class ChannelReader:
         """
         self.source = source
         self.columns: Columns | None = problem.columns if problem else None
+        self.names = problem.names if problem else ()
         self.count = 0
         self.widest = 0
         self.variables = problem.num_variables if problem else variables or 1
@@ -202,9 +207,16 @@ class ChannelReader:
                 self._take(block, self.source.name)
             return
         progress = Progress(self.source)
-        for path in self.source.files if self.source.pipe is None else (self.source.pipe,):
-            with open_stream(path, progress, is_pipe=self.source.pipe is not None) as stream:
-                self._read_stream(str(path), stream)
+        if self.source.pipe:
+            with open_stream(self.source.pipe, progress, is_pipe=True) as stream:
+                self._read_text(str(self.source.pipe), stream)
+        for path in self.source.files:
+            if is_table(path):
+                self._read(TableReader(path, str(path), names=self.names, **self._expected()))
+                progress.add(path.stat().st_size)
+                continue
+            with open_stream(path, progress, is_pipe=False) as stream:
+                self._read_text(str(path), stream)
         if self._rows_seen:
             logger.info(
                 "%s: %d %s from %s%s",
@@ -215,20 +227,24 @@ class ChannelReader:
                 progress.summary(),
             )
 
-    def _read_stream(self, name: str, stream: BinaryIO) -> None:
-        longest = self._length if self.preprocessing.any_length else None
-        reader = ParallelReader(
-            stream,
-            name,
-            columns=self.columns,
-            preprocessing=self.preprocessing,
-            length=longest,
-            variables=self._wanted_variables,
-            block_bytes=READ_BYTES,
-        )
+    def _read_text(self, name: str, stream: BinaryIO) -> None:
+        self._read(ParallelReader(stream, name, block_bytes=READ_BYTES, **self._expected()))
+
+    def _expected(self) -> dict[str, Any]:
+        """What the rows of the next file must be like, as readers take it."""
+        return {
+            "columns": self.columns,
+            "preprocessing": self.preprocessing,
+            "length": self._length if self.preprocessing.any_length else None,
+            "variables": self._wanted_variables,
+        }
+
+    def _read(self, reader: SeriesReader) -> None:
         for block in reader:
             self.columns, self.variables = reader.columns, reader.variables
-            self._take(block, name)
+            if isinstance(reader, TableReader):
+                self.names = reader.names
+            self._take(block, reader.source)
 
     def _take(self, block: Block, name: str) -> None:
         """Check all rows of a block of the file `name`, and keep those of this process."""

@@ -23,6 +23,7 @@ from lstm_fcn.container.cores import available_cores
 from lstm_fcn.container.csv_blocks import Plain, unpacked
 from lstm_fcn.container.csv_reader import SeriesReader
 from lstm_fcn.container.errors import UserError
+from lstm_fcn.container.tables import is_start_of_table
 
 logger = logging.getLogger(__name__)
 
@@ -86,6 +87,8 @@ def open_stream(path: Path, progress: Progress, is_pipe: bool) -> Iterator[Binar
         with contextlib.ExitStack() as stack:
             raw = stack.enter_context(_open_pipe(path) if is_pipe else path.open("rb", buffering=0))
             stream = stack.enter_context(io.BufferedReader(_Counted(raw, progress), READ_BYTES))
+            if is_start_of_table(stream.peek(4)):
+                raise UserError(f"{path} delivers a table, which cannot be read from a pipe; use input mode FastFile.")
             yield stack.enter_context(unpacked(stream, str(path)))
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}.") from error
