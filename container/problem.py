@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict
 
 from lstm_fcn.container.csv_header import HEADERLESS, Columns
 from lstm_fcn.container.preprocess import STRICT, Preprocessing
+from lstm_fcn.container.recording import Preparation
 
 Task = Literal["binary", "multiclass", "multilabel"]
 
@@ -34,6 +35,7 @@ class Problem(BaseModel):
     series_count: training series, over all machines.
     columns: the columns that the header names; `HEADERLESS` without a header.
     names: the columns of values in tables without such names, each a variable or a time step; empty for other data.
+    preparation: how recordings become series; None if the series are rows.
     length: time steps of each series after preprocessing.
     """
 
@@ -45,6 +47,7 @@ class Problem(BaseModel):
     series_count: int = 0
     columns: Columns = HEADERLESS
     names: tuple[str, ...] = ()
+    preparation: Preparation | None = None
     preprocessing: Preprocessing = STRICT
     num_variables: int = 1
     length: int

@@ -14,6 +14,8 @@ from pydantic import BaseModel, ConfigDict
 SECOND = 1_000_000_000
 Times = NDArray[np.int64]
 Values = NDArray[np.float64]
+Codes = NDArray[np.int64]  # numbers of labels, or `UNLABELLED`
+UNLABELLED = -1
 Unit = Literal["s", "ms", "us", "ns"]
 NANOSECONDS: dict[Unit, int] = {"s": SECOND, "ms": 1_000_000, "us": 1000, "ns": 1}
 
@@ -31,6 +33,8 @@ class Preparation(BaseModel):
     max_gap: nanoseconds between two values of a column beyond which nothing is filled in between; None: no limit. No
         window contains a step that is not filled.
     window, stride: steps of a window, and from the start of one to the start of the next.
+    label_by: the label of a window: the most frequent one of its steps (`majority`), or that of the `last` step.
+    minimum_share: of the steps of a window that must have its label; without it, the window has none.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -45,6 +49,8 @@ class Preparation(BaseModel):
     max_gap: int | None = None
     window: int
     stride: int
+    label_by: Literal["majority", "last"] = "majority"
+    minimum_share: float = 0.5
 
 
 class Steps(NamedTuple):
@@ -191,6 +197,64 @@ class Pieces:
             self._latest = int(steps.times[-1]) if complete[-1] else None
 
 
+class Cutter:
+    """Where windows start in pieces that arrive in parts.
+
+    waiting: steps of the parts so far that the next window needs.
+    """
+
+    def __init__(self, preparation: Preparation) -> None:
+        self._window, self._stride = preparation.window, preparation.stride
+        self.waiting = 0
+        self._skip = 0  # steps until the next window starts
+
+    def extend(self, count: int, continues: bool) -> tuple[NDArray[np.int64], int]:
+        """Add `count` steps of a new piece or of the latest one.
+
+        Returns:
+            The starts of the windows that are full, counted from the first step that was waiting, and how many of these
+            steps and the new ones are not needed any more.
+        """
+        if not continues:
+            self.waiting = self._skip = 0
+        total = self.waiting + count
+        starts = np.arange(self._skip, total - self._window + 1, self._stride)
+        used = int(starts[-1]) + self._stride if len(starts) else self._skip
+        done = min(used, total)
+        self.waiting, self._skip = total - done, used - done
+        return starts, done
+
+
+class LabelledCutter(Cutter):
+    """Windows of the steps of one piece after the other, and their labels."""
+
+    def __init__(self, preparation: Preparation) -> None:
+        super().__init__(preparation)
+        self._rule = preparation
+        self._labels: Codes = np.empty(0, np.int64)
+
+    def cut(
+        self, labels: NDArray[np.int64], names: int, continues: bool
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Add steps; return the starts of the windows that are full, as `extend` does, and their labels."""
+        starts, done = self.extend(len(labels), continues)
+        labels = np.concatenate([self._labels if continues else labels[:0], labels])
+        self._labels = labels[done:]
+        return starts, self._choose(labels, starts, names)
+
+    def _choose(self, labels: Codes, starts: NDArray[np.int64], names: int) -> Codes:
+        ends = starts + self._rule.window
+        last = labels[ends - 1] if len(starts) else starts
+        chosen, most = np.full(len(starts), UNLABELLED), np.zeros(len(starts), np.int64)
+        for code in range(names):
+            sums = np.concatenate([[0], np.cumsum(labels == code)])
+            counts = sums[ends] - sums[starts]
+            better = counts > most if self._rule.label_by == "majority" else last == code
+            chosen, most = np.where(better, code, chosen), np.where(better, counts, most)
+        chosen[most < self._rule.minimum_share * self._rule.window] = UNLABELLED
+        return chosen
+
+
 class Window(NamedTuple):
     """Windows: times of their first and last steps, int64 `[n]`, and series, float64 `[n, M, window]`."""
 
@@ -203,11 +267,10 @@ class Windows:
     """The windows of one recording, as soon as they are full: one every `stride` steps from the start of a piece."""
 
     def __init__(self, preparation: Preparation) -> None:
-        self._window, self._stride = preparation.window, preparation.stride
-        self._recording, self._pieces = Recording(preparation), Pieces(preparation)
+        self._window = preparation.window
+        self._recording, self._pieces, self._cutter = Recording(preparation), Pieces(preparation), Cutter(preparation)
         self._times: Times = np.empty(0, np.int64)
         self._values: Values = np.empty((0, len(preparation.values)))
-        self._skip = 0  # steps until the next window starts
 
     def add(self, times: Times, values: Values) -> Window:
         """Add rows, times `[n]` in order and values `[n, M]`."""
@@ -223,14 +286,11 @@ class Windows:
 
     def _extend(self, piece: Piece) -> Window:
         if not piece.continues:
-            self._times, self._values, self._skip = piece.times[:0], piece.values[:0], 0
+            self._times, self._values = piece.times[:0], piece.values[:0]
         times = np.concatenate([self._times, piece.times])
         values = np.concatenate([self._values, piece.values])
-        starts = np.arange(self._skip, len(times) - self._window + 1, self._stride)
-        used = int(starts[-1]) + self._stride if len(starts) else self._skip
-        kept = min(used, len(times))
-        self._skip = used - kept
-        self._times, self._values = times[kept:], values[kept:]
+        starts, done = self._cutter.extend(len(piece.times), piece.continues)
+        self._times, self._values = times[done:], values[done:]
         if not len(starts):
             return join_windows([], self._window, values.shape[1])
         series = np.lib.stride_tricks.sliding_window_view(values, self._window, axis=0)[starts]

@@ -4,6 +4,7 @@ import contextlib
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
 import torch
@@ -16,8 +17,10 @@ from lstm_fcn.container.problem import Problem
 from lstm_fcn.training.checkpoint import Checkpoint, Checkpoints, share
 from lstm_fcn.training.data.datasets import Data, Dataset
 from lstm_fcn.training.data.labels import count_classes
+from lstm_fcn.training.data.splits import draw_folds_of_groups
 from lstm_fcn.training.devices import Placement
 from lstm_fcn.training.distributed import Group
+from lstm_fcn.training.evaluate import EVALUATION_BATCH
 from lstm_fcn.training.explain import predict
 from lstm_fcn.training.fit import fit
 from lstm_fcn.training.scores import measure_scores
@@ -58,7 +61,12 @@ def cross_validate(
     """
     folds, training, problem = settings.cross_validation_folds, data.training, data.problem
     labels = training.labels if training.rows is None else training.labels[training.rows]
-    number_of = draw_folds(labels.numpy(), folds, settings.seed)
+    if data.group_names:
+        groups = cast(Tensor, training.groups)
+        groups = groups if training.rows is None else groups[training.rows]
+        number_of = draw_folds_of_groups(labels.numpy(), groups.numpy(), data.group_names, folds, settings.seed, group)
+    else:
+        number_of = draw_folds(labels.numpy(), folds, settings.seed)
     if problem.series_count < folds:
         raise UserError(f"cross-validation-folds={folds} is more than the {problem.series_count} training series.")
     progress = Progress(len(labels), len(problem.classes), group, checkpoints)
@@ -76,8 +84,9 @@ def cross_validate(
                 raise Interrupted(f"Interrupted after fold {fold}; run the same command again to resume it.") from None
             raise StopBeforeTraining from None
         positions = np.flatnonzero(held_out)
-        series = training.batch(torch.from_numpy(positions))[0]
-        probabilities[positions] = torch.from_numpy(predict(trained.classifier, series.to(placement.device)))
+        for picked in torch.from_numpy(positions).split(EVALUATION_BATCH):  # type: ignore[no-untyped-call]
+            series = training.batch(picked)[0].to(placement.device)
+            probabilities[picked] = torch.from_numpy(predict(trained.classifier, series))
         seen = torch.from_numpy(number_of <= fold)
         accuracy = measure(probabilities[seen], labels[seen], group)["valid_accuracy"]
         if group.is_first:

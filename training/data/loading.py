@@ -4,7 +4,7 @@ import logging
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeGuard
 
 import numpy as np
 import torch
@@ -18,12 +18,14 @@ from lstm_fcn.container.errors import UserError
 from lstm_fcn.container.hyperparameters import Hyperparameters
 from lstm_fcn.container.preprocess import Preprocessing
 from lstm_fcn.container.problem import Problem, Scaling
+from lstm_fcn.container.steps import read_preparation
 from lstm_fcn.container.tables import TableReader, is_table
 from lstm_fcn.training.data.datasets import Data, Dataset
 from lstm_fcn.training.data.labels import Labels, agree_on_classes, agree_on_names, check_classes, count_classes, quote
 from lstm_fcn.training.data.reading import READ_BYTES, ParallelReader, Progress, open_stream
 from lstm_fcn.training.data.scaling import RawSeries, ScaledSeries, agree_on_scaling, gather_sample, measure
 from lstm_fcn.training.data.splits import draw_validation_rows
+from lstm_fcn.training.data.windows import WindowReader
 from lstm_fcn.training.distributed import Group
 
 logger = logging.getLogger(__name__)
@@ -90,7 +92,12 @@ def load(
         variables = earlier.problem.num_variables
     # Statistics of the training rows can be computed once it is known which rows are held out.
     waits = settings.validation_fraction > 0 and scaling is None
-    reader = ChannelReader(channels["training"], preprocessing, group, scaling, variables=variables, waits=waits)
+    source = channels["training"]
+    reader: ChannelReader | WindowReader
+    if holds_recordings(source):
+        reader = WindowReader(source, group)
+    else:
+        reader = ChannelReader(source, preprocessing, group, scaling, variables=variables, waits=waits)
     reader.read()
 
     length = _agree_on_length(reader, group, earlier)
@@ -103,7 +110,8 @@ def load(
     check_classes(classes, counts, rows, labels.ndim > 1)
     held_out = np.zeros(len(labels), dtype=np.bool_)
     if settings.validation_fraction:
-        held_out = draw_validation_rows(labels, settings.validation_fraction, settings.seed, group)
+        fraction, seed = settings.validation_fraction, settings.seed
+        held_out = draw_validation_rows(labels, fraction, seed, group, reader.groups, reader.group_names)
         counts = count_classes(labels[~held_out], len(classes), group, "class counts of the training part")
         rows = sum(group.gather("rows of the training part", int((~held_out).sum())))
     if scaling is None and earlier and _fits(earlier.problem, classes, reader.variables, length):
@@ -116,6 +124,7 @@ def load(
         series_count=rows,
         columns=columns,
         names=names,
+        preparation=reader.preparation,
         preprocessing=preprocessing,
         num_variables=reader.variables,
         length=length,
@@ -124,23 +133,43 @@ def load(
     training, fingerprint = reader.finish(labels, problem)
     validation = None
     if "validation" in channels:
-        validation, checksum = load_validation(channels["validation"], problem, group)
+        validation, checksum = load_validation(channels["validation"], problem, group, reader.group_names)
         fingerprint += checksum
     elif settings.validation_fraction:
         validation = replace(training, rows=torch.from_numpy(np.flatnonzero(held_out)))
         training = replace(training, rows=torch.from_numpy(np.flatnonzero(~held_out)))
-    sample = gather_sample(reader.series.sample, (problem.num_variables, length), group)
-    return Data(problem, training, validation, sample, "-".join(group.gather("fingerprint", fingerprint)))
+    sample = gather_sample(reader.sample, (problem.num_variables, length), group)
+    fingerprint = "-".join(group.gather("fingerprint", fingerprint))
+    return Data(problem, training, validation, sample, fingerprint, reader.group_names)
 
 
-def load_validation(source: Source | Arrays, problem: Problem, group: Group) -> tuple[Dataset, str]:
+def holds_recordings(source: Source | Arrays) -> TypeGuard[Source]:
+    """Whether the files of a channel were written by `lstm_fcn.data.prepare`."""
+    return isinstance(source, Source) and any(read_preparation(path) for path in source.files)
+
+
+def load_validation(
+    source: Source | Arrays, problem: Problem, group: Group, training_groups: Sequence[str] = ()
+) -> tuple[Dataset, str]:
     """Read labelled series for a known problem, scaled as its training series; also return their checksum.
+
+    Logs a warning if one of the groups is among `training_groups`.
 
     Raises:
         UserError: as `load` does.
     """
-    reader = ChannelReader(source, problem.preprocessing, group, problem.scaling, problem)
+    reader: ChannelReader | WindowReader
+    if holds_recordings(source):
+        reader = WindowReader(source, group, problem)
+    else:
+        reader = ChannelReader(source, problem.preprocessing, group, problem.scaling, problem)
     reader.read()
+    if both := sorted({*training_groups} & {*reader.group_names}):
+        logger.warning(
+            "WARNING: %s both in the training and in the validation data (%s); the accuracy on new ones will be lower",
+            "1 group is" if len(both) == 1 else f"{len(both)} groups are",
+            quote(both, limit=3),
+        )
     if sum(group.gather("validation rows", reader.count)) == 0:
         source.refuse_empty()
     if reader.labels.not_one_hot and not problem.independent:
@@ -184,6 +213,9 @@ class ChannelReader:
         self.source = source
         self.columns: Columns | None = problem.columns if problem else None
         self.names = problem.names if problem else ()
+        self.preparation = problem.preparation if problem else None
+        self.groups: NDArray[np.int64] | None = None
+        self.group_names: list[str] = []
         self.count = 0
         self.widest = 0
         self.variables = problem.num_variables if problem else variables or 1
@@ -198,6 +230,11 @@ class ChannelReader:
         sharded = isinstance(source, Source) and source.sharded
         self._part = (group.local_rank, group.local_size) if sharded else (group.rank, group.size)
         self._rows_seen = 0
+
+    @property
+    def sample(self) -> NDArray[np.float64]:
+        """Some series before scaling, float64 `[K, M, T]`."""
+        return self.series.sample
 
     def read(self) -> None:
         """Read the channel to its end."""
@@ -313,7 +350,7 @@ class ChannelReader:
         return Dataset(series, torch.from_numpy(labels), storage=storage), f"{checksum:08x}"
 
 
-def _agree_on_length(reader: ChannelReader, group: Group, earlier: Metadata | None) -> int:
+def _agree_on_length(reader: ChannelReader | WindowReader, group: Group, earlier: Metadata | None) -> int:
     """The length of the series that the network sees, the same in all processes."""
     lengths: list[int] = [length for length in group.gather("length", reader.widest) if length]
     if not lengths:
