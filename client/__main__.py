@@ -13,11 +13,13 @@ from lstm_fcn.container.errors import UserError
 # Where each command is and what it does. A command is imported when it is called: this keeps `--help` fast, and the
 # packages that one command needs do not have to be installed for another.
 COMMANDS = {
-    "train": ("lstm_fcn.client.local:train", "Train a classifier on CSV files."),
-    "predict": ("lstm_fcn.client.local:predict", "Predict the series of a CSV file."),
+    "train": ("lstm_fcn.client.local:train", "Train a classifier on labelled series."),
+    "predict": ("lstm_fcn.client.local:predict", "Predict the series of a file."),
     "evaluate": ("lstm_fcn.client.local:evaluate", "Measure a model on labelled series."),
     "visualize": ("lstm_fcn.client.local:visualize", "Draw pictures that explain a model."),
     "serve": ("lstm_fcn.client.local:serve", "Serve a model over HTTP, with a page to try it."),
+    "watch": ("lstm_fcn.client.recordings:watch", "Predict recordings as their rows arrive."),
+    "prepare": ("lstm_fcn.client.prepare:prepare", "Make training data of tables of recordings."),
     "transform": ("lstm_fcn.serving.transform:transform", "Predict files and folders of any size."),
     "tune": ("lstm_fcn.client.tuning.command:tune", "Search for good hyperparameters."),
     "benchmark": ("lstm_fcn.benchmarks.commands:benchmark", "Measure accuracies over an archive of problems."),
@@ -32,6 +34,7 @@ EXTRAS = {
     "evaluate": ("train", "torch"),
     "visualize": ("train", "torch"),
     "serve": ("serve", "flask"),
+    "prepare": ("tables", "duckdb"),
     "tune": ("tune", "optuna"),
     "benchmark": ("benchmark", "pandas"),
     "sagemaker": ("sagemaker", "boto3"),

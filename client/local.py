@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 import click
 
@@ -26,10 +26,15 @@ from lstm_fcn.container.media_types import OUTPUTS, Precision
 from lstm_fcn.container.optml import OptML
 from lstm_fcn.container.progress import EpochBar
 
+if TYPE_CHECKING:
+    from lstm_fcn.client.recordings import Each
+    from lstm_fcn.container.artifact import Metadata
+
 EXISTING = click.Path(exists=True, path_type=Path)
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
 JOB = ".job"  # in the output folder: the running job; after an interruption, its checkpoints
+FILE_TO_WRITE = click.Path(dir_okay=False, path_type=Path)
 SCORES = ("precision", "recall", "f1", "rows")
 REPORT = ("report.html", "metrics.json", "curves.csv")
 
@@ -175,15 +180,26 @@ def _run_module(module: str, settings: Mapping[str, str], **streams: Any) -> "It
 @click.option("--outputs", default="", help="outputs, separated by commas: " + ", ".join(OUTPUTS))
 @click.option("--header", is_flag=True, help="write a header line")
 @click.option("--join", is_flag=True, help="write each prediction after the cells of its row")
+@click.option("--each", type=click.Choice(["window", "step", "event"]), help="of recordings: a row for each [window]")
+@click.option("--picture", type=FILE_TO_WRITE, help="of recordings: PNG with what was predicted when")
 @precision_option
-def predict(model: Path, data: Path, output: Path, **options: Any) -> int:
+def predict(model: Path, data: Path, output: Path, each: str | None, picture: Path | None, **options: Any) -> int:
     """Predict the series of the file DATA (- for standard input) with the model in the folder MODEL.
 
     DATA is CSV, Parquet or Arrow. The series have no label; CSV needs a header if the training data had one.
     Predictions of Parquet and Arrow are written as Parquet, unless they go to standard output. An existing output file
     is replaced.
     """
-    _check_model(model)
+    if _check_model(model).problem.preparation is not None:
+        from lstm_fcn.client.recordings import predict_recordings
+
+        if options["header"] or options["join"]:
+            raise UserError("--header and --join are for series in rows; predictions of recordings have a header.")
+        outputs, precision = options["outputs"], options["precision"]
+        predict_recordings(model, data, output, outputs, cast("Each", each or "window"), picture, precision)
+        return 0
+    if each or picture:
+        raise UserError("--each and --picture are for models of recordings (lstm-fcn prepare).")
     from lstm_fcn.serving.transform import transform_files
 
     return transform_files(model, data, output, overwrite=True, **options)
@@ -262,10 +278,10 @@ def serve(model: Path, host: str, port: int, workers: int | None, precision: str
             return process.wait()
 
 
-def _check_model(folder: Path) -> None:
-    """Raise `UserError` if the folder contains no usable model, before anything slow is imported."""
+def _check_model(folder: Path) -> "Metadata":
+    """What `model.json` holds. Raises `UserError` if there is no usable model, before anything slow is imported."""
     if not folder.is_dir():
         raise UserError(f"There is no folder {folder}; give the --output folder of lstm-fcn train.")
     from lstm_fcn.container import artifact
 
-    artifact.load(folder)
+    return artifact.load(folder)[0]

@@ -1,7 +1,7 @@
 """The two kinds of error: invalid input and internal errors; and how messages quote what was given."""
 
 
-class UserError(Exception):
+class UserError(ValueError):
     """Invalid input that the user can correct: bad data, a bad setting, an unusable folder.
 
     The text says what is wrong, where (file, row, column) and how to fix it. It is written to the failure file and

@@ -4,7 +4,7 @@ Training, files to predict, streams and requests go through this module, with th
 divided. Times are int64, in nanoseconds since 1970 (UTC), or row numbers where there are no times.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -25,8 +25,8 @@ class Preparation(BaseModel):
 
     id: column that says to which recording a row belongs; None: there is one recording.
     time: column of times; None: the rows are in order.
-    unit: of times that are numbers.
-    timezone: of times that are text without an offset; None: UTC.
+    unit: of times that are numbers; None: they are timestamps.
+    timezone: of timestamps without an offset; None: UTC.
     values: columns of values, in the order of the model's variables.
     every: nanoseconds from one step to the next; None: every row is a step.
     fill: the value at a step between two values of a column: `linear` interpolation, or the `last` one.
@@ -41,7 +41,7 @@ class Preparation(BaseModel):
 
     id: str | None = None
     time: str | None = None
-    unit: Unit = "s"
+    unit: Unit | None = None
     timezone: str | None = None
     values: tuple[str, ...]
     every: int | None = None
@@ -256,33 +256,34 @@ class LabelledCutter(Cutter):
 
 
 class Window(NamedTuple):
-    """Windows: times of their first and last steps, int64 `[n]`, and series, float64 `[n, M, window]`."""
+    """Windows: times of their steps, int64 `[n, window]`, and series, float64 `[n, M, window]`."""
 
-    starts: Times
-    ends: Times
+    times: Times
     series: Values
+
+    def __len__(self) -> int:
+        return len(self.times)
 
 
 class Windows:
     """The windows of one recording, as soon as they are full: one every `stride` steps from the start of a piece."""
 
     def __init__(self, preparation: Preparation) -> None:
-        self._window = preparation.window
+        self._window, self._stride = preparation.window, preparation.stride
         self._recording, self._pieces, self._cutter = Recording(preparation), Pieces(preparation), Cutter(preparation)
         self._times: Times = np.empty(0, np.int64)
         self._values: Values = np.empty((0, len(preparation.values)))
 
-    def add(self, times: Times, values: Values) -> Window:
-        """Add rows, times `[n]` in order and values `[n, M]`."""
+    def add(self, times: Times, values: Values) -> list[Window]:
+        """Add rows, times `[n]` in order and values `[n, M]`; return the windows that are full now, in order."""
         return self._cut(self._recording.add(times, values))
 
-    def finish(self) -> Window:
+    def finish(self) -> list[Window]:
         """The windows that end with the recording."""
         return self._cut(self._recording.finish())
 
-    def _cut(self, steps: Steps) -> Window:
-        windows = [self._extend(piece) for piece in self._pieces.add(steps)]
-        return join_windows(windows, self._window, steps.values.shape[1])
+    def _cut(self, steps: Steps) -> list[Window]:
+        return [window for piece in self._pieces.add(steps) if len(window := self._extend(piece))]
 
     def _extend(self, piece: Piece) -> Window:
         if not piece.continues:
@@ -292,13 +293,7 @@ class Windows:
         starts, done = self._cutter.extend(len(piece.times), piece.continues)
         self._times, self._values = times[done:], values[done:]
         if not len(starts):
-            return join_windows([], self._window, values.shape[1])
-        series = np.lib.stride_tricks.sliding_window_view(values, self._window, axis=0)[starts]
-        return Window(times[starts], times[starts + self._window - 1], series)
-
-
-def join_windows(windows: Sequence[Window], window: int, variables: int) -> Window:
-    """Windows one after the other."""
-    if not windows:
-        return Window(np.empty(0, np.int64), np.empty(0, np.int64), np.empty((0, variables, window)))
-    return Window(*(np.concatenate(parts) for parts in zip(*windows, strict=True)))
+            return Window(np.empty((0, self._window), np.int64), np.empty((0, values.shape[1], self._window)))
+        view = np.lib.stride_tricks.sliding_window_view
+        taken = slice(starts[0], starts[-1] + 1, self._stride)  # a view: windows overlap, and are not copied
+        return Window(view(times, self._window)[taken], view(values, self._window, axis=0)[taken])

@@ -65,25 +65,24 @@ class LSTMFCNClassifier(ClassifierMixin, Parameters):  # type: ignore[misc]  # s
         Raises:
             ValueError: invalid hyperparameters, series or labels.
         """
-        with _as_value_errors():
-            settings = self._settings()
-            rules = Preprocessing.of(settings)
-            series = read_series(X, rules, least=2)
-            self._check_features(X, series, reset=True)
-            if series.shape[1] > 1:
-                settings = self._settings({"num-variables": series.shape[1]})
-            classes, labels = read_labels(y, len(series))
-            if len(classes) == 1:
-                raise UserError(f"y has only one class ({labels[0]!r}); at least two are needed.")
-            channels = {"training": (series, labels)}
-            if eval_set is not None:
-                series = read_series(eval_set[0], rules)
-                _, held_out = read_labels(eval_set[1], len(series))
-                if unknown := sorted(set(held_out) - set(labels)):
-                    raise UserError(f"eval_set has the label {unknown[0]!r}, which is not in y.")
-                channels["validation"] = (series, held_out)
-            with _log(settings.fine_tune_rounds + 1) if self.verbose else contextlib.nullcontext():
-                metadata, graph, weights = train(channels, settings)
+        settings = self._settings()
+        rules = Preprocessing.of(settings)
+        series = read_series(X, rules, least=2)
+        self._check_features(X, series, reset=True)
+        if series.shape[1] > 1:
+            settings = self._settings({"num-variables": series.shape[1]})
+        classes, labels = read_labels(y, len(series))
+        if len(classes) == 1:
+            raise UserError(f"y has only one class ({labels[0]!r}); at least two are needed.")
+        channels = {"training": (series, labels)}
+        if eval_set is not None:
+            series = read_series(eval_set[0], rules)
+            _, held_out = read_labels(eval_set[1], len(series))
+            if unknown := sorted(set(held_out) - set(labels)):
+                raise UserError(f"eval_set has the label {unknown[0]!r}, which is not in y.")
+            channels["validation"] = (series, held_out)
+        with _log(settings.fine_tune_rounds + 1) if self.verbose else contextlib.nullcontext():
+            metadata, graph, weights = train(channels, settings)
         self._take(classes, metadata, graph, weights)
         return self
 
@@ -122,8 +121,7 @@ class LSTMFCNClassifier(ClassifierMixin, Parameters):  # type: ignore[misc]  # s
             ValueError: the folder cannot be written to.
         """
         check_is_fitted(self, "metadata_")
-        with _as_value_errors():
-            artifact.save(Path(folder), self.metadata_, self._graph, self._weights)
+        artifact.save(Path(folder), self.metadata_, self._graph, self._weights)
         return Path(folder)
 
     @classmethod
@@ -135,10 +133,9 @@ class LSTMFCNClassifier(ClassifierMixin, Parameters):  # type: ignore[misc]  # s
         Raises:
             ValueError: there is no model, or it is damaged, unsafe or of another release.
         """
-        with _as_value_errors():
-            metadata, graph, weights = artifact.load_all(Path(path))
-            given = metadata.hyperparameters
-            usual = parse_hyperparameters({"preset": given["preset"]}).model_dump(by_alias=True)
+        metadata, graph, weights = artifact.load_all(Path(path))
+        given = metadata.hyperparameters
+        usual = parse_hyperparameters({"preset": given["preset"]}).model_dump(by_alias=True)
         names = {name.replace("_", "-"): name for name in cls._get_param_names()}
         changed = {name: value for name, value in given.items() if value != usual[name] or name == "preset"}
         model = cls(**{names[name]: SWITCHES.get(value, value) for name, value in changed.items() if name in names})
@@ -162,15 +159,14 @@ class LSTMFCNClassifier(ClassifierMixin, Parameters):  # type: ignore[misc]  # s
     def _predict(self, X: Series) -> "Predictions":  # noqa: N803
         check_is_fitted(self, "metadata_")
         problem = self.metadata_.problem
-        with _as_value_errors():
-            series = read_series(X, problem.preprocessing)
-            if series.shape[1] != problem.num_variables:
-                variables = plural(series.shape[1], "variable")
-                raise UserError(f"X has series of {variables}, but the model takes {problem.num_variables}.")
-            if not problem.preprocessing.any_length:
-                self._check_features(X, series, reset=False)
-            check_length(series, problem.preprocessing, problem.length)
-            return self._predictor.predict(problem.preprocessing.apply(series, problem.length))
+        series = read_series(X, problem.preprocessing)
+        if series.shape[1] != problem.num_variables:
+            variables = plural(series.shape[1], "variable")
+            raise UserError(f"X has series of {variables}, but the model takes {problem.num_variables}.")
+        if not problem.preprocessing.any_length:
+            self._check_features(X, series, reset=False)
+        check_length(series, problem.preprocessing, problem.length)
+        return self._predictor.predict(problem.preprocessing.apply(series, problem.length))
 
     def _check_features(self, X: Series, series: NDArray[np.float64], reset: bool) -> None:  # noqa: N803
         """Remember names and number of the columns of a frame, or of the values of an array, or compare them."""
@@ -262,12 +258,3 @@ def _log(rounds: int) -> Iterator[None]:
     bar = EpochBar(rounds, tqdm, disable=False if in_notebook else None)
     with bar, training_log(LineHandler(bar.show)):
         yield
-
-
-@contextlib.contextmanager
-def _as_value_errors() -> Iterator[None]:
-    """Errors in the input, as scikit-learn's users expect them."""
-    try:
-        yield
-    except UserError as error:
-        raise ValueError(str(error)) from error

@@ -6,18 +6,16 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
-from zoneinfo import ZoneInfo
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lstm_fcn.container.errors import UserError, plural
+from lstm_fcn.container.moments import format_times, has_timestamps, parse_time
 from lstm_fcn.container.recording import (
-    NANOSECONDS,
     SECOND,
     UNLABELLED,
     Codes,
@@ -127,18 +125,19 @@ def prepare(
     """
     with open_tables() as connection:
         table = open_table(source, connection)
-        steps, size = make_windows(every, window, stride)
+        stride_steps, window_steps = make_windows(every, window, stride)
+        chosen = table.choose_values(values, (id, time, label, group))
         preparation = Preparation(
             id=id,
             time=time,
-            unit=unit,
+            unit=unit if table.has_numbers(time) else None,
             timezone=timezone,
-            values=table.choose_values(values, (id, time, label, group)),
+            values=chosen,
             every=None if every is None else parse_span("every", every),
             fill=fill,
             max_gap=None if max_gap is None else parse_span("max_gap", max_gap),
-            window=size,
-            stride=steps,
+            window=window_steps,
+            stride=stride_steps,
             label_by=label_by,
             minimum_share=minimum_share,
         )
@@ -148,12 +147,13 @@ def prepare(
             marks, names = read_intervals(open_table(intervals, connection), preparation)
         without = None if unlabelled is None else names.setdefault(unlabelled, len(names))
         findings = Findings()
-        work = _Work(preparation, names, marks, without, _parse_time(split_at, preparation))
+        limit = None if split_at is None else parse_time(split_at, preparation)
+        work = _Work(preparation, names, marks, without, limit)
         folder = Path(output)
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder, prefix=".preparing-") as scratch:
             rows = table.rows(preparation, findings, label, group)
-            parts = work.write(rows, Path(scratch), table.has_times(preparation))
+            parts = work.write(rows, Path(scratch))
             _check_windows(parts, preparation)
             for name in ("training", "validation"):
                 shutil.rmtree(folder / name, ignore_errors=True)
@@ -208,26 +208,6 @@ def _check(preparation: Preparation, label: str | None, intervals: object, split
             raise UserError(f"{name} needs a column of times (time).")
 
 
-def _parse_time(text: str | None, preparation: Preparation) -> int | None:
-    """A time in the form of the table's, in nanoseconds."""
-    if text is None:
-        return None
-    try:
-        return round(float(text) * NANOSECONDS[preparation.unit])
-    except ValueError:
-        pass
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise UserError(
-            f"split_at={text} must be a number, or a time in ISO 8601, such as 2025-03-01T12:00."
-        ) from error
-    zone = ZoneInfo(preparation.timezone) if preparation.timezone else UTC
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=zone)
-    since = moment - datetime(1970, 1, 1, tzinfo=UTC)
-    return ((since.days * 86400 + since.seconds) * 10**6 + since.microseconds) * 1000
-
-
 # Labels
 
 
@@ -261,19 +241,12 @@ def read_intervals(table: Table, preparation: Preparation) -> tuple[dict[str, Ma
         starts = labels != UNLABELLED
         wrong = np.flatnonzero(starts != (np.arange(len(starts)) % 2 == 0))
         if len(wrong):
-            moment = describe_time(int(times[wrong[0]]), events.has_times(by_time), preparation)
+            (moment,) = format_times(times[wrong[:1]], preparation)
             raise UserError(
                 f"{table.name}: the intervals of {recording} overlap, or one does not end after its start, at {moment}."
             )
         found[recording] = Marks(times, labels)
     return found, events.labels
-
-
-def describe_time(moment: int, is_timestamp: bool, preparation: Preparation) -> str:
-    """A time as the user writes it."""
-    if not is_timestamp:
-        return f"{moment / NANOSECONDS[preparation.unit]:.12g}"
-    return str(np.datetime64(moment, "ns")).rstrip("0").rstrip(".")
 
 
 class _LabelsOfRows:
@@ -298,7 +271,7 @@ class _LabelsOfRows:
 class Writer:
     """Writes steps of recordings to a file in the form of `container.steps`, and counts their windows."""
 
-    def __init__(self, folder: Path, preparation: Preparation, names: Mapping[str, int], has_times: bool) -> None:
+    def __init__(self, folder: Path, preparation: Preparation, names: Mapping[str, int]) -> None:
         """Write to the folder, which is created. `names` has the number of each label once it has been seen."""
         import pyarrow
 
@@ -311,7 +284,7 @@ class Writer:
             ("recording", text),
             ("group", text),
             ("piece", pyarrow.int32()),
-            ("time", pyarrow.timestamp("ns", "UTC") if has_times else pyarrow.int64()),
+            ("time", pyarrow.timestamp("ns", "UTC") if has_timestamps(preparation) else pyarrow.int64()),
             ("label", text),
             *((name, pyarrow.float64()) for name in preparation.values),
         ]
@@ -394,10 +367,10 @@ class _Work:
     unlabelled: int | None
     limit: int | None
 
-    def write(self, table: Iterator[Rows], folder: Path, has_times: bool) -> dict[str, Part]:
+    def write(self, table: Iterator[Rows], folder: Path) -> dict[str, Part]:
         with contextlib.ExitStack() as stack:
             writers = {
-                name: stack.enter_context(Writer(folder / name, self.preparation, self.names, has_times))
+                name: stack.enter_context(Writer(folder / name, self.preparation, self.names))
                 for name in ("training", "validation")[: 1 + (self.limit is not None)]
             }
             for recording, chunks in groupby(table, key=lambda rows: rows.recording):

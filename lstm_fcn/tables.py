@@ -16,7 +16,8 @@ from lstm_fcn.container.channels import data_files
 from lstm_fcn.container.cores import available_cores
 from lstm_fcn.container.errors import UserError, shorten
 from lstm_fcn.container.recording import NANOSECONDS, UNLABELLED, Codes, Preparation, Times, Values
-from lstm_fcn.container.tables import is_start_of_table, is_table
+from lstm_fcn.container.recording_text import ONLY
+from lstm_fcn.container.tables import INDEX, is_start_of_table, is_table
 
 Source = str | Path | Sequence[str | Path] | Iterable[Any]
 
@@ -25,7 +26,6 @@ MEMORY = "1GB"  # of DuckDB; larger tables are sorted on the disk
 SHOWN = 3  # rows that a report names
 QUERY = re.compile(r"\s*(select|from|with)\s", re.IGNORECASE)
 ROW = '"number of the row"'  # no table has a column of this name
-ONLY = "recording"  # name of the only recording, if no column names it
 NUMBERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT")
 FRACTIONS = ("FLOAT", "DOUBLE", "DECIMAL")
 
@@ -144,23 +144,25 @@ class Table:
             UserError: a column is missing, or there is none.
         """
         self.require(*names, *others)
-        chosen = tuple(names) or tuple(
-            name for name, kind in self.columns.items() if name not in others and _is_number(kind)
-        )
+        usual = (name for name, kind in self.columns.items() if _is_number(kind) and not name.startswith(INDEX))
+        chosen = tuple(names) or tuple(name for name in usual if name not in others)
         if not chosen:
             there = ", ".join(f"{shorten(name)} ({kind})" for name, kind in list(self.columns.items())[:8])
             raise UserError(f"{self.name} has no columns of numbers to take as values; it has {there}.")
         return chosen
 
-    def has_times(self, preparation: Preparation) -> bool:
-        """Whether times are timestamps, and not numbers."""
-        return preparation.time is not None and not _is_number(self.columns[preparation.time])
+    def has_numbers(self, column: str | None) -> bool:
+        """Whether a column has numbers."""
+        return column is not None and _is_number(self.columns[column])
 
     def _sorted(self, preparation: Preparation, label: str | None, group: str | None) -> Iterator[Any]:
         """Arrow batches of the sorted rows, with the columns recording, group, time, value 0, ..., label, row."""
         import pyarrow
 
         self.require(preparation.id, preparation.time, *preparation.values, label, group)
+        if preparation.time and self.has_numbers(preparation.time) != bool(preparation.unit):
+            wanted = "numbers" if preparation.unit else "timestamps"
+            raise UserError(f"{self.name}, column {preparation.time}: times must be {wanted}, as in training.")
         for name in preparation.values:
             if not _is_number(self.columns[name]):
                 self._fail_at_text(name)
@@ -194,7 +196,7 @@ class Table:
         if preparation.time is None:
             return ROW
         name, kind = _quote(preparation.time), self.columns[preparation.time]
-        factor = NANOSECONDS[preparation.unit]
+        factor = NANOSECONDS[preparation.unit or "s"]
         if kind.startswith(NUMBERS):
             return f"CAST({name} AS BIGINT) * {factor}"
         if kind.startswith(FRACTIONS):
@@ -210,7 +212,7 @@ class Table:
 
         found: Times = times.to_numpy()
         kind = self.columns.get(preparation.time or "", "")
-        if preparation.timezone is None or not self.has_times(preparation) or "ZONE" in kind:
+        if preparation.timezone is None or preparation.unit or "ZONE" in kind:
             return found
         try:
             zoned = compute.assume_timezone(times.cast(pyarrow.timestamp("ns")), preparation.timezone)
@@ -232,8 +234,7 @@ class Table:
                 continue
             found = self._run(f"SELECT row FROM ({rows}) WHERE {_quote(name)} IS NULL LIMIT 1").fetchone()
             if found:
-                is_text = name == "time" and self.has_times(preparation)
-                wrong = "is empty or no time (ISO 8601)" if is_text else "is empty"
+                wrong = "is empty" if name == "recording" or preparation.unit else "is empty or no time (ISO 8601)"
                 raise UserError(f"{self.name}, row {found[0]}, column {column} {wrong}.")
 
     def _refuse_infinite(self, batch: Any, preparation: Preparation) -> None:
@@ -315,9 +316,10 @@ def _describe(source: Source, connection: Any) -> tuple[str, str]:
         source = pyarrow.RecordBatchReader.from_batches(first.schema, _with_first(first, batches))
     # Its rows may come only once, but are needed more than once.
     connection.register("given", pyarrow.RecordBatchReader.from_stream(source))
-    connection.execute("CREATE TEMP TABLE kept AS SELECT * FROM given")
+    name = f"kept_{len(connection.execute('SHOW TABLES').fetchall())}"
+    connection.execute(f"CREATE TEMP TABLE {name} AS SELECT * FROM given")
     connection.unregister("given")
-    return "The table", "kept"
+    return "The table", name
 
 
 def _with_first(first: Any, others: Iterator[Any]) -> Iterator[Any]:

@@ -27,6 +27,7 @@ from lstm_fcn.serving.encode import Encoder, ResponseFormat
 from lstm_fcn.serving.negotiation import choose_format, request_type
 from lstm_fcn.serving.page import render
 from lstm_fcn.serving.predictor import Predictor
+from lstm_fcn.serving.recordings import decode_recordings, join_predictions
 from lstm_fcn.serving.settings import MEBIBYTE, Settings
 
 logger = logging.getLogger(__name__)
@@ -92,14 +93,16 @@ def create_app(predictor: Predictor, settings: Settings) -> Flask:
             encoder.outputs(chosen)
             with admission.turn(len(body)):
                 steps.end("wait")
-                series = decode(body, media_type, predictor.metadata)
-                steps.rows = len(series)
+                recordings = decode_recordings(body, media_type, predictor.metadata)
+                parts = recordings.series if recordings else [decode(body, media_type, predictor.metadata)]
+                steps.rows = sum(map(len, parts))
                 steps.end("parse")
-                if len(series) == 0:
+                if steps.rows == 0:
                     return Response(status=204)
-                predictions = predictor.predict(series)
+                predictions = join_predictions([predictor.predict(part) for part in parts])
                 steps.end("predict")
-                text = encoder.encode(predictions, chosen)
+                places = recordings.places(predictor.metadata) if recordings else None
+                text = encoder.encode(predictions, chosen, places)
                 steps.end("encode")
         # A batch transform job concatenates the responses; otherwise a last newline is noise (S31).
         return Response(text if settings.batch else text.removesuffix("\n"), content_type=chosen.content_type)

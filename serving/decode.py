@@ -39,7 +39,7 @@ def _decode_json(body: bytes, metadata: Metadata) -> NDArray[np.float64]:
     """`{"instances": [series, ...]}`, or a single series."""
     if not body.strip():
         return _stack([], metadata)
-    document = _parse_json(body, SOURCE)
+    document = parse_json(body, SOURCE)
     instances = document["instances"] if isinstance(document, dict) and "instances" in document else [document]
     if not isinstance(instances, list):
         raise UserError(f'{SOURCE}: "instances" must be a list of series, each {_layouts(metadata)}.')
@@ -53,7 +53,7 @@ def _decode_json_lines(body: bytes, metadata: Metadata) -> NDArray[np.float64]:
     for number, line in enumerate(body.removeprefix(BYTE_ORDER_MARK).split(b"\n"), 1):
         if line.strip():
             place = f"{SOURCE}, line {number}"
-            series.append(_complete(_numbers(_parse_json(line, place), place, metadata), place, metadata))
+            series.append(_complete(_numbers(parse_json(line, place), place, metadata), place, metadata))
     return _stack(series, metadata)
 
 
@@ -80,7 +80,8 @@ DECODERS: dict[str, Callable[[bytes, Metadata], NDArray[np.float64]]] = {
 }
 
 
-def _parse_json(text: bytes, place: str) -> Any:
+def parse_json(text: bytes, place: str) -> Any:
+    """The content of a JSON document, which `place` names in messages. Raises `UserError` if it is invalid."""
     try:
         # A new parser for each text: its results are valid only as long as it is.
         return simdjson.Parser().parse(text.removeprefix(BYTE_ORDER_MARK).strip(), recursive=True)

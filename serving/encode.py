@@ -4,7 +4,7 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +16,10 @@ from lstm_fcn.container.media_types import CSV, JSON
 
 if TYPE_CHECKING:  # see gunicorn_conf
     from lstm_fcn.serving.predictor import Predictions
+
+
+PLACE = ("recording", "start", "end")
+Places = Sequence[tuple[str, ...]]  # of windows: recording, times of the first and the last step
 
 
 @dataclass(frozen=True)
@@ -45,12 +49,17 @@ class Encoder:
         self._csv_labels = [_csv_line([label]) for label in metadata.problem.classes]
         self._json_names = [json.dumps(label) for label in metadata.problem.classes]
 
-    def encode(self, predictions: "Predictions", chosen: ResponseFormat) -> str:
-        """The complete text of a response, ending with a newline."""
-        rows = self.rows(predictions, chosen)
+    def encode(self, predictions: "Predictions", chosen: ResponseFormat, places: Places | None = None) -> str:
+        """The complete text of a response, ending with a newline; `places` are of windows."""
+        if places is not None and chosen.header is None:
+            chosen = replace(chosen, header=True)
+        rows, header = self.rows(predictions, chosen), self.header(chosen)
+        if places is not None:
+            rows = join_places(places, rows, chosen.media_type)
+            header = [",".join([*PLACE, line]) for line in header]
         if chosen.media_type == JSON:
             return f'{{"predictions": [{", ".join(rows)}]}}\n'
-        return "\n".join([*self.header(chosen), *rows, ""])
+        return "\n".join([*header, *rows, ""])
 
     def outputs(self, chosen: ResponseFormat) -> tuple[str, ...]:
         """The outputs to write: by default the label or, if the training data had a header, targets and probabilities.
@@ -152,6 +161,14 @@ class Encoder:
         if self._problem.independent:
             return (probabilities > 0.5).astype(np.int64)
         return np.eye(probabilities.shape[1], dtype=np.int64)[predictions.most_probable]
+
+
+def join_places(places: Places, rows: Sequence[str], media_type: str) -> list[str]:
+    """CSV lines or JSON objects of windows, with their places."""
+    if media_type == CSV:
+        return [f"{_csv_line(place)},{row}" for place, row in zip(places, rows, strict=True)]
+    named = (json.dumps(dict(zip(PLACE, place, strict=True))) for place in places)
+    return [f"{place[:-1]}, {row[1:]}" for place, row in zip(named, rows, strict=True)]
 
 
 def _numbers(output: str, predictions: "Predictions") -> list[list[str]]:

@@ -185,7 +185,7 @@ def transform_file(transform: Transform, source: Path, target: Path) -> None:
         UserError: the input is invalid; there is no output then.
         OSError: a file cannot be read or written.
     """
-    with _open_source(source) as (stream, raw), _open_target(target) as sink:
+    with _open_source(source) as (stream, raw), open_target(target) as sink:
         name = "standard input" if source == STANDARD else str(source)
         size = os.fstat(raw.fileno()).st_size if source != STANDARD else None
         if source != STANDARD and is_table(source):
@@ -206,7 +206,7 @@ def _open_source(path: Path) -> Iterator[tuple[BinaryIO, BinaryIO]]:
 
 
 @contextlib.contextmanager
-def _open_target(path: Path) -> Iterator[BinaryIO]:
+def open_target(path: Path) -> Iterator[BinaryIO]:
     """Open an output that gets its name once it is complete and on the disk; after an error it is removed."""
     if path == STANDARD:
         yield sys.stdout.buffer

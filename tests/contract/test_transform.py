@@ -320,7 +320,7 @@ class TestStop:
         monkeypatch.setattr(Path, "unlink", unlink_slowly)
         monkeypatch.setattr(os, "_exit", lambda _: exited.set())
         with module._exit_on_stop():
-            with module._open_target(tmp_path / "out") as sink:
+            with module.open_target(tmp_path / "out") as sink:
                 sink.write(b"1\n")
                 os.kill(os.getpid(), signal.SIGTERM)
                 assert stopping.wait(30)
