@@ -11,6 +11,7 @@ from lstm_fcn.container.artifact import Metadata
 from lstm_fcn.container.csv_header import HEADERLESS, Columns
 from lstm_fcn.container.preprocess import Preprocessing
 from lstm_fcn.container.problem import Problem, Scaling, Task
+from lstm_fcn.container.recording import Preparation
 
 GOLDEN = Path(__file__).parent / "golden" / "v1"  # a trained model: two variables, three targets under a header
 
@@ -97,6 +98,20 @@ def save_plain_model(folder: Path) -> Path:
     """A model of data without a header: series of one variable and 16 values, two classes."""
     graph = PLAIN_GRAPH % ", ".join(map(str, SLOPE))
     return _save(folder, graph, Problem(task="binary", classes=CLASSES, length=LENGTH, scaling=Scaling(method="none")))
+
+
+def save_model_of_recordings(folder: Path, preparation: Preparation) -> Path:
+    """The plain model for windows of recordings, which have 16 steps of one variable."""
+    graph = PLAIN_GRAPH % ", ".join(map(str, SLOPE))
+    problem = Problem(
+        task="binary",
+        classes=CLASSES,
+        length=LENGTH,
+        names=preparation.values,
+        preparation=preparation,
+        scaling=Scaling(method="none"),
+    )
+    return _save(folder, graph, problem)
 
 
 def save_model_of_variables(folder: Path, columns: tuple[str, ...] = ()) -> Path:

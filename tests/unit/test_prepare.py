@@ -90,7 +90,7 @@ class TestSources:
         ]
         found = steps(tmp_path / "out")
         assert len(found) == len(TABLE)
-        assert found.loc[3, ["x", "y"]].tolist() == [3.0, 5.0]
+        assert found[["x", "y"]].iloc[3].tolist() == [3.0, 5.0]
 
     def test_without_id_and_time_rows_are_in_order(self, tmp_path: Path) -> None:
         run(TABLE[["x", "state"]], tmp_path / "out", id=None, time=None)

@@ -57,7 +57,8 @@ def _draw(axes: Axes, recording: Drawn, preparation: Preparation) -> None:
         times, values = _axis(recording.times[known], preparation), recording.values[known, k]
         if not len(values):
             continue
-        picked = extremes(values, np.linspace(0, len(values), MAX_POINTS // 2, endpoint=False).astype(np.int64))
+        stretches = np.linspace(0, len(values), min(len(values), MAX_POINTS // 2), endpoint=False)
+        picked = extremes(values, stretches.astype(np.int64))
         low, high = float(values.min()), float(values.max())
         scaled = (values[picked] - low) / ((high - low) or 1.0)
         shade = mpl.colormaps["Greys"](0.85 - 0.45 * k / variables)
