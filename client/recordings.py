@@ -110,7 +110,7 @@ class OfEvents:
 
 
 class OfWindows:
-    """Every window by itself."""
+    """Every window alone."""
 
     def add(self, window: Window, predictions: Predictions) -> Found:
         return Found(window.times[:, 0], window.times[:, -1], predictions.probabilities, predictions.explanation)

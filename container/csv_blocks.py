@@ -17,6 +17,8 @@ from lstm_fcn.container.errors import UserError
 # Bytes parsed at once: small enough for the cache, and for other threads, such as those that answer health checks,
 # to get their turn soon (S3).
 BLOCK_BYTES = 512 * 1024
+LONGEST_LABEL = 64  # bytes; blocks with longer ones are read line by line
+END_OF_LINE = b"-8e307"
 LONGEST_LINE = 256 * 1024 * 1024
 GZIP = b"\x1f\x8b"
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -55,13 +57,13 @@ def read_blocks(stream: BinaryIO, source: str, block_bytes: int) -> Iterator[tup
     while chunk := stream.read(block_bytes):
         if number == 1 and not carry:
             chunk = chunk.removeprefix(BYTE_ORDER_MARK)
-        whole, newline, rest = chunk.rpartition(b"\n")
-        if not newline:
+        end = chunk.rfind(b"\n") + 1
+        if not end:
             carry += chunk
             if len(carry) > LONGEST_LINE:
                 raise UserError(f"{source}, row {number} is longer than {LONGEST_LINE >> 20} MiB; is it CSV text?")
             continue
-        block, carry = _unify_newlines(carry + whole + newline), rest
+        block, carry = _unify_newlines(carry + chunk[:end]), chunk[end:]
         yield number, block
         number += int(np.count_nonzero(np.frombuffer(block, dtype=np.uint8) == ord("\n")))
     if carry:
@@ -81,24 +83,25 @@ def parse_plain(text: bytes, labelled: bool) -> Plain | None:
     Returns:
         None for all other text, whether it is invalid or only unusual; `SeriesReader` then parses it line by line.
     """
-    # JSON would accept a nested array as numbers.
-    if not text or b'"' in text or b"[" in text:
+    # JSON would accept a nested array as numbers; a NUL at the end of a label would be lost.
+    if not text or any(odd in text for odd in (b'"', b"[", b"\0")):
         return None
-    text = text.removesuffix(b"\n") + b"\n"
-    # The text becomes one JSON array: newlines are replaced by commas, labels by blanks.
-    characters = np.frombuffer(bytearray(text), dtype=np.uint8)
-    separators = _find_separators(characters)
-    if separators is None:
-        return None
-    labels = _take_labels(text, characters, separators) if labelled else []
+    lines = bytearray(text.removesuffix(b"\n"))
+    newlines = np.flatnonzero(np.frombuffer(lines, dtype=np.uint8) == ord("\n"))
+    count = len(newlines) + 1
+    labels = _take_labels(lines, np.concatenate(([0], newlines + 1)), text.isascii()) if labelled else []
     if labels is None:
         return None
-    characters[separators[:-1, -1]] = ord(",")
-    values = _parse_json(b"[" + characters.tobytes() + b"]")
-    width = separators.shape[1] - labelled
-    if values is None or len(values) != len(separators) * width:
+    # The text becomes one JSON array, with a number of its own after each line: if these are where they should be, all
+    # lines have the same number of cells.
+    values = _parse_json(b"[" + lines.replace(b"\n", b",%s," % END_OF_LINE) + b",%s]" % END_OF_LINE)
+    if values is None or len(values) % count or len(values) == count:
         return None
-    return Plain(labels, values.reshape(-1, width))
+    table = values.reshape(count, -1)
+    ends = table == float(END_OF_LINE)
+    if not ends[:, -1].all() or np.count_nonzero(ends) != count:
+        return None
+    return Plain(labels, np.ascontiguousarray(table[:, :-1]))
 
 
 def _parse_json(json: bytes) -> NDArray[np.float64] | None:
@@ -111,40 +114,28 @@ def _parse_json(json: bytes) -> NDArray[np.float64] | None:
         return None
 
 
-def _find_separators(characters: NDArray[np.uint8]) -> NDArray[np.int64] | None:
-    """Positions of each line's commas and, last, its newline: `[n, C + 1]`; None if the number of commas varies."""
-    newlines = characters == ord("\n")
-    count = int(np.count_nonzero(newlines))
-    separators = np.flatnonzero(newlines | (characters == ord(",")))
-    per_line, rest = divmod(len(separators), count)
-    if rest:
-        return None
-    found = separators.reshape(count, per_line)
-    # There are `count` newlines; if each row ends with one, all other separators are commas.
-    return found if newlines[found[:, -1]].all() else None
-
-
-def _take_labels(text: bytes, characters: NDArray[np.uint8], separators: NDArray[np.int64]) -> list[str] | None:
-    """Each line's first cell, overwritten with blanks in `characters`; None if one is blank or not UTF-8."""
-    if separators.shape[1] < 2:
-        return None
-    first = separators[:, 0]
-    starts = np.concatenate(([0], separators[:-1, -1] + 1))
-    places = zip(starts.tolist(), first.tolist(), strict=True)
+def _take_labels(lines: bytearray, starts: NDArray[np.int64], is_ascii: bool) -> list[str] | None:
+    """Each line's first cell, overwritten with blanks; None if one is blank, very long or not UTF-8."""
+    characters = np.frombuffer(lines, dtype=np.uint8)
+    columns: list[NDArray[np.uint8]] = []
+    waiting = np.ones(len(starts), dtype=np.bool_)  # lines whose comma has not come yet
+    places = starts.copy()
+    while waiting.any():
+        if len(columns) > LONGEST_LABEL or places[-1] >= len(characters):
+            return None
+        found = np.where(waiting, characters[places], 0)
+        if (found == ord("\n")).any():  # a line without a comma
+            return None
+        characters[places[waiting]] = ord(" ")
+        waiting &= found != ord(",")
+        columns.append(np.where(waiting, found, 0))
+        places += waiting
+    cells = np.stack(columns, axis=1).astype(np.uint8).view(f"S{len(columns)}")[:, 0]
     try:
-        if text.isascii():
-            ascii_text = text.decode("ascii")
-            labels = [ascii_text[start:end] for start, end in places]
-        else:
-            labels = [text[start:end].decode() for start, end in places]
+        labels: list[str] = (cells.astype(np.str_) if is_ascii else np.char.decode(cells, "utf-8")).tolist()
     except UnicodeDecodeError:
         return None
-    if not all(map(str.strip, labels)):
-        return None
-    for offset in range(int((first - starts).max()) + 1):
-        place = starts + offset
-        characters[place[place <= first]] = ord(" ")
-    return labels
+    return labels if all(map(str.strip, set(labels))) else None
 
 
 def _unify_newlines(text: bytes) -> bytes:

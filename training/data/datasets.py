@@ -27,7 +27,7 @@ class Dataset:
     rows: the series that this set consists of, int64 `[n]`; None: all.
     starts: the windows among `series`, int32 or int64 `[N]`; None: all of `series`.
     groups: numbers of what must not be divided between training and validation, int64 `[N]`; None: anything may be.
-    scaler: scales each window by itself; None: `series` are scaled.
+    scaler: scales each window alone; None: `series` are scaled.
     storage: the array that holds `series`, unless they are on a GPU.
     """
 

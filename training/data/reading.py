@@ -20,7 +20,7 @@ from typing_extensions import Buffer
 
 from lstm_fcn.container.channels import Source
 from lstm_fcn.container.cores import available_cores
-from lstm_fcn.container.csv_blocks import Plain, unpacked
+from lstm_fcn.container.csv_blocks import Plain, parse_plain, unpacked
 from lstm_fcn.container.csv_reader import SeriesReader
 from lstm_fcn.container.errors import UserError
 from lstm_fcn.container.tables import is_start_of_table
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 PIPE_SECONDS = 120.0  # to wait for the platform to open its end of a pipe
 PROGRESS_INTERVAL = 30.0  # seconds between progress lines
-READ_BYTES = 1024 * 1024
+READ_BYTES = 512 * 1024
 MAX_THREADS = 8  # more than one thread can feed and store
 WHOLE_LINES = csv.ParseOptions(quote_char=False, ignore_empty_lines=False)
 
@@ -95,16 +95,24 @@ def open_stream(path: Path, progress: Progress, is_pipe: bool) -> Iterator[Binar
 
 
 class ParallelReader(SeriesReader):
-    """A `SeriesReader` whose plain blocks are parsed by pyarrow, several at once."""
+    """A `SeriesReader` whose blocks are parsed by pyarrow in threads and, when these are busy, by the reader too."""
 
     def parse_plain_blocks(self, texts: Iterator[tuple[int, bytes]]) -> Iterator[tuple[int, bytes, Plain | None]]:
-        threads = min(available_cores(), MAX_THREADS)
+        threads = max(1, min(available_cores() - 1, MAX_THREADS))
         with ThreadPoolExecutor(threads) as pool:
             waiting: deque[tuple[int, bytes, Future[Plain | None]]] = deque()
+            busy: deque[Future[Plain | None]] = deque()
             try:
                 for number, text in texts:
-                    waiting.append((number, text, pool.submit(parse_block, text, self.has_label)))
-                    if len(waiting) > 2 * threads:
+                    while busy and busy[0].done():
+                        busy.popleft()
+                    if len(busy) <= threads:
+                        busy.append(pool.submit(parse_block, text, self.has_label))
+                        waiting.append((number, text, busy[-1]))
+                    else:
+                        waiting.append((number, text, Future()))
+                        waiting[-1][2].set_result(parse_plain(text, self.has_label))
+                    while waiting and (waiting[0][2].done() or len(waiting) > 4 * threads):
                         number, text, parsed = waiting.popleft()
                         yield number, text, parsed.result()
                 for number, text, parsed in waiting:

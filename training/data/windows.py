@@ -236,7 +236,7 @@ class _Steps:
             cast(MappedArray, self._storage).release()
 
     def finish(self, scaling: Scaling, name: str) -> MappedArray:
-        """All steps, scaled unless every window is scaled by itself.
+        """All steps, scaled unless every window is scaled alone.
 
         Raises:
             UserError: a scaled value is too large for float32.
@@ -256,7 +256,7 @@ class _Steps:
 
 
 class _WindowScaler:
-    """Scales each window of relative values by itself, as the exported graph does."""
+    """Scales each window of relative values alone, as the exported graph does."""
 
     def __init__(self, steps: _Steps) -> None:
         self._origin = torch.from_numpy(steps.origin)[:, None]
