@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: install demo test test-fast coverage lint lint-js build lock lowest samples notebooks pictures docs bench-train bench-large bench-serve bench-predictions bench-accuracy bench-methods soak fuzz clean
+.PHONY: install demo test test-fast coverage lint lint-js build lock lowest samples notebooks pictures docs bench-train bench-large bench-serve bench-predictions bench-accuracy bench-methods bench-recordings soak fuzz clean
 
 install: $(INSTALLED)
 
@@ -158,6 +158,10 @@ build/aeon:
 # bfloat16 against float32 on problems of the UCR archive (TIME_SERIES_DATA), and the pictures in docs/.
 bench-predictions: install
 	$(BIN)/python -m lstm_fcn.benchmarks.predictions --pictures docs/pictures
+
+# What leaks between windows, and how well intervals are found (TIME_SERIES_DATA); draws the pictures in docs/.
+bench-recordings: install
+	$(BIN)/python -m lstm_fcn.benchmarks.recordings --pictures docs/pictures
 
 # Ten minutes of mixed load on the endpoint while its workers are killed; every answer is checked.
 soak: install

@@ -24,6 +24,7 @@ PARQUET, ARROW = b"PAR1", b"ARRO"  # the first bytes of files
 LABEL = "label"  # name of the column of labels; without a column of this name, labels are in the first one
 INDEX = "__index_level_"  # what pandas calls an index without a name
 BATCH_VALUES = 2**17  # in a block
+BUFFER_BYTES = 2**16  # of a column of a Parquet file
 
 
 def is_table(path: Path) -> bool:
@@ -281,17 +282,23 @@ class TableReader(SeriesReader):
 def _open(path: Path) -> Iterator[tuple[Any, Iterator[Any]]]:
     """The schema of a table, and its rows in batches."""
     import pyarrow
-    from pyarrow import parquet
 
     with path.open("rb") as file:
         start = file.read(4)
     if start == PARQUET:
-        with parquet.ParquetFile(path, memory_map=True) as table:
+        with open_parquet(path) as table:
             schema = table.schema_arrow
             yield schema, table.iter_batches(batch_size=_rows_of_batch(table), use_threads=True)
     else:
         with pyarrow.memory_map(str(path)) as mapped, pyarrow.ipc.open_file(mapped) as table:
             yield table.schema, (table.get_batch(k) for k in range(table.num_record_batches))
+
+
+def open_parquet(path: Path) -> Any:
+    """A Parquet file that is read page by page, so that its size takes no memory."""
+    from pyarrow import parquet
+
+    return parquet.ParquetFile(path, pre_buffer=False, buffer_size=BUFFER_BYTES)
 
 
 def _rows_of_batch(table: Any) -> int:

@@ -15,9 +15,13 @@ from markupsafe import Markup
 
 from lstm_fcn.container.artifact import Metadata
 from lstm_fcn.container.csv_reader import describe_length
+from lstm_fcn.container.moments import has_timestamps
 
 # In the order in which they depend on each other.
-SCRIPTS = ("model.js", "text.js", "csv.js", "requests.js", "plot.js", "results.js", "predict.js", "main.js")
+SCRIPTS = (
+    *("model.js", "text.js", "csv.js", "requests.js", "plot.js", "results.js", "predict.js", "recordings.js"),
+    "main.js",
+)
 IMPORT_OR_EXPORT = re.compile(r"^import .*?;\n|^export ", re.MULTILINE | re.DOTALL)
 NO_EXPLANATION = "This network has no convolutions and therefore no class activation map."
 
@@ -56,11 +60,21 @@ def _facts(metadata: Metadata, max_body: int) -> dict[str, object]:
         "takes": describe_length(problem.length, problem.num_variables, problem.preprocessing),
         "length_policy": problem.preprocessing.length_policy,
         "missing_values": problem.preprocessing.missing_values,
+        "recording": _recording(metadata),
         "explains": metadata.explains,
         "no_explanation": NO_EXPLANATION,
         "version": metadata.versions.get("lstm-fcn", ""),
         "max_body": max_body,
     }
+
+
+def _recording(metadata: Metadata) -> dict[str, object] | None:
+    """The columns of recordings; None if the model was not trained with any."""
+    preparation = metadata.problem.preparation
+    if preparation is None:
+        return None
+    names = preparation.model_dump(include={"id", "time", "values"})
+    return names | {"timestamps": has_timestamps(preparation)}
 
 
 def _headers(style: str, script: str) -> dict[str, str]:

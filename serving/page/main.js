@@ -3,16 +3,22 @@
 import { element, model, state } from "./model.js";
 import { draw } from "./plot.js";
 import { predict } from "./predict.js";
+import { isRecording, predictRecordings } from "./recordings.js";
 import { PREDICTIONS } from "./requests.js";
 import { select } from "./results.js";
 import { grouped, make, printable, shorten } from "./text.js";
 
 function openFile(file) {
-  predict({ name: file.name, blob: file, omitted: new Set() });
+  start({ name: file.name, blob: file, omitted: new Set() });
 }
 
 function submit() {
-  predict({ name: "pasted rows", blob: new Blob([element("rows").value]), omitted: new Set() });
+  start({ name: "pasted rows", blob: new Blob([element("rows").value]), omitted: new Set() });
+}
+
+async function start(input) {
+  element("recordings").hidden = true;
+  await ((await isRecording(input)) ? predictRecordings(input) : predict(input));
 }
 
 function listenToInput() {
@@ -102,6 +108,11 @@ function describeInput() {
     : ["CSV without a header: one series per row, without a label."];
   if (!model.columns && model.variables > 1) {
     sentences.push("A row has all values of the first variable, then all values of the next one.");
+  }
+  if (model.recording) {
+    const { id, time, values } = model.recording;
+    const columns = [id, time, ...values].filter((name) => name !== null);
+    sentences.push(`Or whole recordings: CSV with the columns ${list(columns, 6)}.`);
   }
   if (model.length_policy !== "error") sentences.push("Series may be shorter.");
   if (model.missing_values !== "error") sentences.push("Empty cells are missing values.");

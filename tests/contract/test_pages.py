@@ -12,7 +12,7 @@ from tests.pages import PROJECT, code_blocks, run_blocks
 
 pytestmark = pytest.mark.pages
 
-PAGES = ["tutorial", "python", "mlflow", "data", "models", "serving", "batch", "tuning", "migration"]
+PAGES = ["tutorial", "python", "mlflow", "data", "models", "serving", "batch", "recordings", "tuning", "migration"]
 # The blocks with containers are run by tests/images/test_pages.py.
 ELSEWHERE = r"docker|endpoint|sagemaker|boto3|pip install|postgresql|localhost"
 

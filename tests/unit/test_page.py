@@ -98,6 +98,7 @@ def test_the_scripts_know_the_model() -> None:
         "takes": "series of 2 variables with up to 16 values each",
         "length_policy": "pad",
         "missing_values": "interpolate",
+        "recording": None,
         "explains": True,
         "no_explanation": "This network has no convolutions and therefore no class activation map.",
         "version": facts["version"],

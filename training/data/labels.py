@@ -16,6 +16,8 @@ from lstm_fcn.training.distributed import Group
 
 logger = logging.getLogger(__name__)
 
+PASS_LABELS = 2**20  # that are encoded at once
+
 
 class Labels:
     """The labels of a channel: one label for each row, or with a header the target columns.
@@ -28,7 +30,7 @@ class Labels:
         self.not_one_hot: str | None = None
         self._is_open = classes is None
         self._places = {label: k for k, label in enumerate(classes or ())}
-        self._codes = Store(np.int64)  # places in _places
+        self._codes = Store(np.int32)  # places in _places
         self._targets = Store(np.uint8)
 
     @property
@@ -72,7 +74,11 @@ class Labels:
             return targets.astype(np.float32) if are_independent(task, classes) else targets.argmax(axis=1)
         index = {label: k for k, label in enumerate(classes)}
         indices = np.array([index[label] for label in self._places], dtype=np.int64)
-        labels: NDArray[np.int64] = indices[self._codes.finish().values.astype(np.int64, copy=False)]
+        codes = self._codes.finish().values
+        labels = np.empty(len(codes), dtype=np.int64)
+        for first in range(0, len(codes), PASS_LABELS):  # so that it takes little more memory than the result
+            here = slice(first, first + PASS_LABELS)
+            labels[here] = indices[codes[here].astype(np.int64)]
         return labels
 
 

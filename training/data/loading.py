@@ -84,20 +84,9 @@ def load(
         raise UserError("validation-fraction must be 0 if the job has a validation channel.")
     if settings.cross_validation_folds and ("validation" in channels or settings.validation_fraction):
         raise UserError("cross-validation-folds must be 0 if there is validation data; use one of the two.")
-    preprocessing = Preprocessing.of(settings)
     method = earlier.problem.scaling.method if earlier else settings.scaling
     scaling = None if method == "dataset" else Scaling(method=method)
-    variables = settings.num_variables if "num_variables" in settings.model_fields_set else None
-    if variables is None and earlier and not earlier.problem.has_header:
-        variables = earlier.problem.num_variables
-    # Statistics of the training rows can be computed once it is known which rows are held out.
-    waits = settings.validation_fraction > 0 and scaling is None
-    source = channels["training"]
-    reader: ChannelReader | WindowReader
-    if holds_recordings(source):
-        reader = WindowReader(source, group)
-    else:
-        reader = ChannelReader(source, preprocessing, group, scaling, variables=variables, waits=waits)
+    reader = _open_training(channels["training"], settings, group, scaling, earlier)
     reader.read()
 
     length = _agree_on_length(reader, group, earlier)
@@ -125,12 +114,14 @@ def load(
         columns=columns,
         names=names,
         preparation=reader.preparation,
-        preprocessing=preprocessing,
+        preprocessing=reader.preprocessing,
         num_variables=reader.variables,
         length=length,
         scaling=scaling,
     )
     training, fingerprint = reader.finish(labels, problem)
+    if settings.cross_validation_folds and reader.groups is not None:
+        training = replace(training, groups=torch.from_numpy(reader.groups))
     validation = None
     if "validation" in channels:
         validation, checksum = load_validation(channels["validation"], problem, group, reader.group_names)
@@ -141,6 +132,25 @@ def load(
     sample = gather_sample(reader.sample, (problem.num_variables, length), group)
     fingerprint = "-".join(group.gather("fingerprint", fingerprint))
     return Data(problem, training, validation, sample, fingerprint, reader.group_names)
+
+
+def _open_training(
+    source: Source | Arrays, settings: Hyperparameters, group: Group, scaling: Scaling | None, earlier: Metadata | None
+) -> "ChannelReader | WindowReader":
+    recordings = group.gather("recordings", holds_recordings(source))
+    if any(recordings) and not all(recordings):
+        raise UserError(
+            "Some machines of the job have recordings, others have none: lstm-fcn prepare writes one file. Use the "
+            "distribution FullyReplicated."
+        )
+    if holds_recordings(source):
+        return WindowReader(source, group)
+    variables = settings.num_variables if "num_variables" in settings.model_fields_set else None
+    if variables is None and earlier and not earlier.problem.has_header:
+        variables = earlier.problem.num_variables
+    # Statistics of the training rows can be computed once it is known which rows are held out.
+    waits = settings.validation_fraction > 0 and scaling is None
+    return ChannelReader(source, Preprocessing.of(settings), group, scaling, variables=variables, waits=waits)
 
 
 def holds_recordings(source: Source | Arrays) -> TypeGuard[Source]:

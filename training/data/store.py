@@ -38,13 +38,42 @@ class MappedArray:
             self._mapping.madvise(mmap.MADV_RANDOM)
 
 
+def reserve(count: int, dtype: DTypeLike) -> MappedArray:
+    """Room for up to `count` values; memory is taken as they are written, or, for very many, a scratch file.
+
+    Raises:
+        UserError: the scratch folder is too small.
+    """
+    size = max(1, count) * np.dtype(dtype).itemsize
+    if size <= _memory_limit():
+        return MappedArray(np.empty(count, dtype))
+    with tempfile.TemporaryFile(dir=scratch_folder()) as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, size)
+        except OSError as error:
+            raise _too_small(size, error) from error
+        mapping = mmap.mmap(file.fileno(), size)
+    return MappedArray(np.frombuffer(mapping, dtype=dtype), mapping)
+
+
+def _memory_limit() -> int:
+    return min(MEMORY_LIMIT, available_memory() // 8)
+
+
+def _too_small(size: int, error: OSError) -> UserError:
+    return UserError(
+        f"The scratch folder {scratch_folder()} is too small for the data ({size / 1e9:.1f} GB so far): "
+        f"{error.strerror}. Free some space, or set the environment variable TMPDIR to another folder."
+    )
+
+
 class Store:
     """Collects an unknown number of values of one type."""
 
     def __init__(self, dtype: DTypeLike, memory_limit: int | None = None) -> None:
         """Collect values of `dtype`, at most `memory_limit` bytes of them in memory."""
         self._dtype = np.dtype(dtype)
-        self._limit = min(MEMORY_LIMIT, available_memory() // 8) if memory_limit is None else memory_limit
+        self._limit = _memory_limit() if memory_limit is None else memory_limit
         self._blocks: list[NDArray[np.generic]] = []
         self._bytes = 0
         self._file: BinaryIO | None = None
@@ -80,10 +109,7 @@ class Store:
             if self._file is not None:
                 with contextlib.suppress(OSError):
                     self._file.close()
-            raise UserError(
-                f"The scratch folder {scratch_folder()} is too small for the data ({self._bytes / 1e9:.1f} GB so far): "
-                f"{error.strerror}. Free some space, or set the environment variable TMPDIR to another folder."
-            ) from error
+            raise _too_small(self._bytes, error) from error
 
     def _write(self, block: NDArray[np.generic]) -> None:
         if self._file is None:

@@ -23,6 +23,7 @@ from lstm_fcn.container.preprocess import STRICT
 from lstm_fcn.container.problem import Problem, Scaling
 from lstm_fcn.container.recording import UNLABELLED, Codes, LabelledCutter, Preparation
 from lstm_fcn.container.steps import COLUMNS, read_preparation
+from lstm_fcn.container.tables import open_parquet
 from lstm_fcn.training.data.datasets import Dataset
 from lstm_fcn.training.data.labels import Labels
 from lstm_fcn.training.data.scaling import (
@@ -32,7 +33,7 @@ from lstm_fcn.training.data.scaling import (
     Moments,
     agree_on_scaling,
 )
-from lstm_fcn.training.data.store import MappedArray, Store
+from lstm_fcn.training.data.store import MappedArray, reserve
 from lstm_fcn.training.distributed import Group
 from lstm_fcn.training.network.model import Scaler
 
@@ -62,7 +63,7 @@ class WindowReader:
     Each process keeps every n-th recording. Values are stored as float32, relative to the first ones, until it is known
     by which statistics to scale them.
 
-    groups: of each window, a number of `group_names`.
+    group_names: of the groups that recordings belong to.
     """
 
     def __init__(self, source: Source, group: Group, problem: Problem | None = None) -> None:
@@ -73,13 +74,15 @@ class WindowReader:
         self.variables, self.widest = len(self.names), 0
         self.preprocessing = STRICT
         self.labels = Labels(problem.classes if problem else None)
-        self.groups: NDArray[np.int64] | None = None
         self.group_names: list[str] = []
         self.sample: NDArray[np.float64] = np.empty((0, self.variables, self.preparation.window))
         rank, size = (group.local_rank, group.local_size) if source.sharded else (group.rank, group.size)
         self._part = (rank, size)
-        self._steps = _Steps(self.variables)
-        self._starts: NDArray[np.int64] = np.empty(0, np.int64)
+        rows = sum(parquet.read_metadata(path).num_rows for path in source.files)
+        self._steps = _Steps(self.variables, rows)
+        # Memory is taken as these are written.
+        self._starts: NDArray[np.integer[Any]] = np.empty(rows, np.int32 if rows < 2**31 else np.int64)
+        self._recordings: list[tuple[int, int]] = []  # number of the first step and of the group
 
     @property
     def count(self) -> int:
@@ -88,27 +91,29 @@ class WindowReader:
 
     def read(self) -> None:
         """Read the channel to its end."""
-        starts, groups = Store(np.int64), Store(np.int64)
         numbers: dict[str, int] = {}
         names: dict[str, int] = {}
         recordings: set[str] = set()
         cutter = LabelledCutter(self.preparation)
-        unlabelled = 0
+        unlabelled = count = 0
         for path in self.source.files:
             latest = None
             for piece in _read_pieces(path, self.preparation, names, self._part):
                 follows, latest = piece.name == latest, piece.name
                 recordings.add(piece.name[0])
+                if not follows:
+                    group = numbers.setdefault(piece.group, len(numbers))
+                    self._recordings.append((self._steps.count, group))
                 first = self._steps.count - (cutter.waiting if follows else 0)
                 places, codes = cutter.cut(piece.labels, len(names), follows)
                 labelled = codes != UNLABELLED
                 unlabelled += int((~labelled).sum())
                 self._steps.add(piece.values)
-                starts.append(first + places[labelled])
-                groups.append(np.full(labelled.sum(), numbers.setdefault(piece.group, len(numbers))))
+                found = first + places[labelled]
+                self._starts[count : count + len(found)] = found
+                count += len(found)
                 self._add_labels([*names], codes[labelled], path)
-        self._starts = cast(NDArray[np.int64], starts.finish().values)
-        self.groups, self.group_names = cast(NDArray[np.int64], groups.finish().values), list(numbers)
+        self._starts, self.group_names = self._starts[:count], list(numbers)
         if self.count:
             self.widest = self.preparation.window
         logger.info(
@@ -119,6 +124,13 @@ class WindowReader:
             plural(len(recordings), "recording"),
             f"; {unlabelled} without a label are left out" if unlabelled else "",
         )
+
+    @property
+    def groups(self) -> NDArray[np.int64]:
+        """The group of each window, a number of `group_names`, int64 `[N]`."""
+        firsts, groups = np.array(self._recordings, dtype=np.int64).reshape(-1, 2).T
+        found: NDArray[np.int64] = groups[np.searchsorted(firsts, self._starts, "right") - 1]
+        return found
 
     def _add_labels(self, names: list[str], codes: NDArray[np.int64], path: Path) -> None:
         labels = [names[code] for code in codes.tolist()]
@@ -132,7 +144,7 @@ class WindowReader:
         moments = [Moments() for _ in range(self.variables)]
         starts = self._starts[counted]
         for first, values in self._steps.blocks():
-            within = np.arange(first, first + len(values))
+            within = np.arange(first, first + len(values), dtype=starts.dtype)
             begun, ended = np.searchsorted(starts, (within, within - self.preparation.window), "right")
             for k, of_variable in enumerate(moments):
                 of_variable.add(values[begun > ended, k])
@@ -154,18 +166,16 @@ class WindowReader:
             scaler = _WindowScaler(self._steps)
         storage = self._steps.finish(scaling, self.source.name)
         checksum = zlib.crc32(np.ascontiguousarray(labels).data)
-        groups = cast(NDArray[np.int64], self.groups)
-        for part in (starts, groups, storage.values):
+        for part in (starts, storage.values):
             checksum = zlib.crc32(part.data, checksum)
+        checksum = zlib.crc32(repr((self._recordings, self.group_names)).encode(), checksum)
         steps = torch.from_numpy(storage.values)
         count = max(0, len(storage.values) // self.variables - window + 1)
         series = steps.as_strided((count, self.variables, window), (self.variables, 1, self.variables))
-        kind = np.int32 if count < 2**31 else np.int64
         dataset = Dataset(
             series,
             torch.from_numpy(labels),
-            starts=torch.from_numpy(starts.astype(kind)),
-            groups=torch.from_numpy(groups),
+            starts=torch.from_numpy(starts),
             scaler=scaler,
             storage=storage,
         )
@@ -179,36 +189,36 @@ ALL = slice(None)
 class _Steps:
     """The values of all steps, float32 `[S, M]`, relative to mean and deviation of the first ones."""
 
-    def __init__(self, variables: int) -> None:
+    def __init__(self, variables: int, most: int) -> None:
+        """Take up to `most` steps."""
         self.count = 0
         self._variables = variables
         self._moments = [Moments() for _ in range(variables)]
         self._waiting: list[NDArray[np.float64]] = []  # so that the first chunk does not depend on the files' batches
-        self._store = Store(np.float32)
-        self._storage: MappedArray | None = None
+        self._stored = 0
+        self._storage = reserve(most * variables, np.float32)
 
     def add(self, values: NDArray[np.float64]) -> None:
         """Add steps `[n, M]`."""
         self.count += len(values)
         self._waiting.append(values)
         if sum(map(len, self._waiting)) * self._variables >= CHUNK_VALUES:
-            self._put()
-
-    def _put(self) -> None:
-        if self._waiting:
-            values = np.concatenate(self._waiting)
-            first = values[: CHUNK_VALUES // self._variables]
-            for k, moments in enumerate(self._moments):
-                if not moments.count:
-                    moments.add(first[:, k])
-            self._store.append((values - self.origin) / self.unit)
-            self._waiting = []
+            self.flush()
 
     def flush(self) -> None:
         """Store the last steps."""
-        if self._storage is None:
-            self._put()
-            self._storage = self._store.finish()
+        if not self._waiting:
+            return
+        values = np.concatenate(self._waiting)
+        first = values[: CHUNK_VALUES // self._variables]
+        for k, moments in enumerate(self._moments):
+            if not moments.count:
+                moments.add(first[:, k])
+        end = self._stored + len(values)
+        room = self._storage.values.reshape(-1, self._variables)
+        room[self._stored : end] = (values - self.origin) / self.unit
+        self._stored, self._waiting = end, []
+        self._storage.release()
 
     @property
     def origin(self) -> NDArray[np.float64]:
@@ -220,8 +230,7 @@ class _Steps:
 
     @property
     def _values(self) -> NDArray[np.float32]:
-        storage = cast(MappedArray, self._storage)
-        return cast(NDArray[np.float32], storage.values.reshape(-1, self._variables))
+        return cast(NDArray[np.float32], self._storage.values.reshape(-1, self._variables))[: self.count]
 
     def raw(self, first: int, last: int) -> NDArray[np.float64]:
         """Steps in the user's units, float64 `[n, M]`."""
@@ -233,7 +242,7 @@ class _Steps:
         rows = max(1, PASS_VALUES // self._variables)
         for first in range(0, self.count, rows):
             yield first, self.raw(first, first + rows)
-            cast(MappedArray, self._storage).release()
+            self._storage.release()
 
     def finish(self, scaling: Scaling, name: str) -> MappedArray:
         """All steps, scaled unless every window is scaled alone.
@@ -241,7 +250,7 @@ class _Steps:
         Raises:
             UserError: a scaled value is too large for float32.
         """
-        storage, values = cast(MappedArray, self._storage), self._values
+        storage, values = self._storage, self._values
         rows = max(1, PASS_VALUES // self._variables)
         for first in range(0, len(values), rows):
             if scaling.method != "series":
@@ -252,6 +261,7 @@ class _Steps:
                 )
             storage.release()
         storage.expect_random_access()
+        storage.values = values.reshape(-1)
         return storage
 
 
@@ -293,7 +303,7 @@ def _read_pieces(
     """The pieces of this process's recordings, those of more than `BATCH_STEPS` in parts; `numbers` are of labels."""
     rank, size = part
     try:
-        with parquet.ParquetFile(path, memory_map=True) as table:
+        with open_parquet(path) as table:
             latest, number = None, -1
             for batch in table.iter_batches(batch_size=BATCH_STEPS, columns=[*COLUMNS, *preparation.values]):
                 recordings, groups = batch.column("recording"), batch.column("group")
