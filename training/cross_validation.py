@@ -138,7 +138,7 @@ def measure(probabilities: Tensor, labels: Tensor, group: Group) -> dict[str, fl
     if labels.ndim > 1:
         losses = -torch.where(labels > 0.5, safe, 1 - safe).log().mean(dim=1)
     else:
-        losses = -safe.log().gather(1, labels[:, None])[:, 0]
+        losses = -safe.log().gather(1, labels.long()[:, None])[:, 0]
     loss, count = group.sum(torch.stack([losses.sum(), torch.tensor(float(len(losses)))])).tolist()
     scores = measure_scores(probabilities, labels, group, threshold=0.5)
     return {"valid_loss": loss / count} | {f"valid_{name}": value for name, value in scores.items()}

@@ -41,13 +41,16 @@ function show(lines, text) {
   const recordings = rowsByRecording(lines);
   const counts = new Map();
   for (const { label } of windows) counts.set(label, (counts.get(label) ?? 0) + 1);
-  element("windows").replaceChildren(`${grouped(windows.length)} windows: `, ...[...counts].flatMap(([label, count], k) => {
+  const legend = [...counts].flatMap(([label, count], k) => {
     const box = make("span", { class: "swatch" });
     box.style.background = colourOf(label);
     return [k ? ", " : "", box, labelElement(label), ` ${grouped(count)}`];
-  }));
-  const drawn = [...recordings].slice(0, MAX_RECORDINGS).map(([name, rows]) =>
-    make("figure", {}, make("figcaption", {}, printable(name)), picture(rows, windows.filter((each) => each.name === name))));
+  });
+  element("windows").replaceChildren(`${grouped(windows.length)} windows: `, ...legend);
+  const drawn = [...recordings].slice(0, MAX_RECORDINGS).map(([name, rows]) => {
+    const own = windows.filter((each) => each.name === name);
+    return make("figure", {}, make("figcaption", {}, printable(name)), picture(rows, own));
+  });
   element("pictures").replaceChildren(...drawn);
   const link = make("a", { download: "predictions.csv" }, "Download all as CSV");
   link.href = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
@@ -57,27 +60,34 @@ function show(lines, text) {
 }
 
 function timeOf(cell) {
-  return model.recording.timestamps ? Date.parse(/([zZ]|[-+]\d\d:?\d\d)$/.test(cell) ? cell : `${cell}Z`) : Number(cell);
+  if (!model.recording.timestamps) return Number(cell);
+  return Date.parse(/([zZ]|[-+]\d\d:?\d\d)$/.test(cell) ? cell : `${cell}Z`);
 }
+
+const numberOf = (cell) => (cell?.trim() ? Number(cell) : NaN);
 
 // Times and values of the rows of each recording; rows are numbered if they have no time.
 function rowsByRecording(lines) {
-  const [header, ...rows] = lines.filter((line) => !isBlank(line)).map(cellsOf);
+  const [header, ...rows] = lines.filter((row) => !isBlank(row)).map(cellsOf);
   const places = new Map(header.map((name, k) => [name.trim(), k]));
   const { id, time, values } = model.recording;
   const found = new Map();
   rows.forEach((cells, k) => {
     const name = id === null ? "recording" : cells[places.get(id)];
     if (!found.has(name)) found.set(name, []);
-    const numbers = values.map((column) => (cells[places.get(column)]?.trim() ? Number(cells[places.get(column)]) : NaN));
+    const numbers = values.map((column) => numberOf(cells[places.get(column)]));
     found.get(name).push({ time: time === null ? k + 2 : timeOf(cells[places.get(time)]), numbers });
   });
   return found;
 }
 
+function rangeOf(numbers) {
+  const extend = ([low, high], value) => [Math.min(low, value), Math.max(high, value)];
+  return numbers.reduce(extend, [Infinity, -Infinity]);
+}
+
 function picture(rows, windows) {
-  const times = rows.map(({ time }) => time);
-  const [first, last] = times.reduce(([low, high], time) => [Math.min(low, time), Math.max(high, time)], [Infinity, -Infinity]);
+  const [first, last] = rangeOf(rows.map(({ time }) => time));
   const x = (time) => (WIDTH * (time - first)) / (last - first || 1);
   const content = [];
   windows.forEach(({ start, end, label }, k) => {
@@ -97,13 +107,15 @@ function picture(rows, windows) {
 // A variable, scaled to the height of the picture; of many rows, the lowest and the highest of each pixel.
 function line(rows, k, x) {
   const known = rows.map(({ time, numbers }) => [x(time), numbers[k]]).filter(([, value]) => !Number.isNaN(value));
-  const [low, high] = known.reduce(([least, most], [, value]) => [Math.min(least, value), Math.max(most, value)], [Infinity, -Infinity]);
+  const [low, high] = rangeOf(known.map(([, value]) => value));
   const y = (value) => HEIGHT - 4 - ((HEIGHT - 8) * (value - low)) / (high - low || 1);
   const pixels = new Map();
   for (const [place, value] of known) {
     const pixel = pixels.get(Math.round(place)) ?? [value, value];
     pixels.set(Math.round(place), [Math.min(pixel[0], value), Math.max(pixel[1], value)]);
   }
-  const points = [...pixels].sort(([a], [b]) => a - b).flatMap(([place, pair]) => pair.map((value) => `${place},${y(value).toFixed(1)}`));
-  return svg("polyline", { points: points.join(" "), class: "recorded", opacity: 1 - (0.6 * k) / model.recording.values.length });
+  const inOrder = [...pixels].sort(([a], [b]) => a - b);
+  const points = inOrder.flatMap(([place, pair]) => pair.map((value) => `${place},${y(value).toFixed(1)}`));
+  const opacity = 1 - (0.6 * k) / model.recording.values.length;
+  return svg("polyline", { points: points.join(" "), class: "recorded", opacity });
 }

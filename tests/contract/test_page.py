@@ -21,11 +21,12 @@ from werkzeug.test import TestResponse
 from lstm_fcn.container import artifact
 from lstm_fcn.container.csv_header import Columns
 from lstm_fcn.container.preprocess import Preprocessing
+from lstm_fcn.container.recording import SECOND, Preparation
 from lstm_fcn.serving.app import create_app
 from lstm_fcn.serving.page import NO_EXPLANATION
 from lstm_fcn.serving.predictor import Predictor
 from lstm_fcn.serving.settings import Settings
-from tests.models import save_model_of_ramps
+from tests.models import CLASSES, save_model_of_ramps, save_model_of_recordings
 from tests.programs import labelled_csv, without_labels
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("page")]
@@ -36,6 +37,7 @@ QUOTED = 'a, "b"'
 STEPS = 16
 PLAIN = without_labels(labelled_csv(8, STEPS))
 TARGETS = ("y_rises", "y_falls", "y_high")
+RECORDINGS = Preparation(id="machine", time="second", unit="s", values=("v",), every=SECOND, window=STEPS, stride=4)
 TIMEOUT = 60_000  # milliseconds: the machine may be busy with other tests
 SETTINGS = {"LSTM_FCN_PAGE": "true", "SAGEMAKER_MAX_PAYLOAD_IN_MB": "1"}
 
@@ -77,6 +79,7 @@ def sites(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         save_model_of_ramps(root / "plain", ("up", 'not "down"'), explains=False),
         save_model_of_ramps(root / "header", TARGETS, task="multilabel", columns=columns, preprocessing=filling),
         save_model_of_ramps(root / "two", (HOSTILE, QUOTED), variables=2, preprocessing=lenient),
+        save_model_of_recordings(root / "recordings", RECORDINGS),
     ]
     servers, sites = [], {}
     for model in models:
@@ -440,3 +443,34 @@ def csv_text(rows: list[list[str]]) -> str:
     file = io.StringIO()
     csv.writer(file, lineterminator="\n").writerows(rows)
     return file.getvalue()
+
+
+class TestRecordings:
+    @staticmethod
+    def rows(names: str = "ab") -> str:
+        """Recordings that rise for 40 seconds, then fall."""
+        lines = [f"{name},{k},{min(k, 80 - k) / 10}" for name in names for k in range(80)]
+        return "\n".join(["machine,second,v", *lines])
+
+    def test_each_is_drawn_with_what_was_predicted_when(self, page: Page, sites: dict[str, Site]) -> None:
+        page.goto(sites["recordings"].url)
+        expect(page.locator("#wanted")).to_contain_text("Or whole recordings: CSV with the columns machine, second, v.")
+        page.fill("#rows", self.rows())
+        page.click("text=Predict")
+        expect(page.locator("#pictures figure")).to_have_count(2)
+        reply = sites["recordings"].invoke(self.rows()).text
+        labels = [row["predicted_label"] for row in csv.DictReader(io.StringIO(reply))]
+        for label in CLASSES:
+            expect(page.locator("#windows")).to_contain_text(f"{label} {labels.count(label)}")
+        expect(page.locator("#pictures figure").first.locator("rect")).to_have_count(len(labels))
+        expect(page.locator("#results")).to_be_hidden()
+
+    def test_errors_and_single_series(self, page: Page, sites: dict[str, Site]) -> None:
+        page.goto(sites["recordings"].url)
+        page.fill("#rows", "machine,second,v\na,soon,1")
+        page.click("text=Predict")
+        expect(page.locator("#message")).to_contain_text("pasted rows, row 2, column second: 'soon' is no time")
+        page.fill("#rows", PLAIN)
+        page.click("text=Predict")
+        expect(page.locator("#results")).to_be_visible()
+        expect(page.locator("#recordings")).to_be_hidden()

@@ -23,7 +23,7 @@ class Dataset:
 
     series: float32 `[N, M, T]`, on `device`, or in memory or a mapped file if they do not fit on the device. With
         `starts`, a view of all steps of recordings that has a series for each step, `[S - T + 1, M, T]`; they overlap.
-    labels: indices of the classes, int64 `[N]`; or 0 and 1, float32 `[N, C]`; on `device`.
+    labels: indices of the classes, int32 or int64 `[N]`; or 0 and 1, float32 `[N, C]`; on `device`.
     rows: the series that this set consists of, int64 `[n]`; None: all.
     starts: the windows among `series`, int32 or int64 `[N]`; None: all of `series`.
     groups: numbers of what must not be divided between training and validation, int64 `[N]`; None: anything may be.
@@ -57,7 +57,8 @@ class Dataset:
             self.storage.release()
         if self.scaler is not None:
             series = self.scaler(series)
-        return series, self.labels[rows.to(self.labels.device)]
+        labels = self.labels[rows.to(self.labels.device)]
+        return series, labels if labels.is_floating_point() else labels.long()
 
     def to(self, device: torch.device) -> "Dataset":
         """The set for training on `device`; its series are copied there if they take up to half of the free memory."""

@@ -68,17 +68,16 @@ class Labels:
         return self._encode_block(block, name)
 
     def encode(self, task: Task, classes: Sequence[str], columns: Columns) -> NDArray[np.generic]:
-        """Labels as numbers: indices of `classes`, int64 `[N]`; or for independent classes float32 `[N, C]`."""
+        """Labels as numbers: indices of `classes`, int32 `[N]`; or for independent classes float32 `[N, C]`."""
         if columns != HEADERLESS:
             targets = self._targets.finish().values.reshape(-1, len(classes))
             return targets.astype(np.float32) if are_independent(task, classes) else targets.argmax(axis=1)
         index = {label: k for k, label in enumerate(classes)}
         indices = np.array([index[label] for label in self._places], dtype=np.int64)
-        codes = self._codes.finish().values
-        labels = np.empty(len(codes), dtype=np.int64)
-        for first in range(0, len(codes), PASS_LABELS):  # so that it takes little more memory than the result
-            here = slice(first, first + PASS_LABELS)
-            labels[here] = indices[codes[here].astype(np.int64)]
+        labels = self._codes.finish().values
+        for first in range(0, len(labels), PASS_LABELS):  # in place: there may be very many
+            part = labels[first : first + PASS_LABELS]
+            part[:] = indices[part.astype(np.int64)]
         return labels
 
 
@@ -167,7 +166,12 @@ def sort_classes(labels: set[str]) -> list[str]:
 
 def count_classes(labels: NDArray[np.generic], classes: int, group: Group, name: str) -> list[int]:
     """Count the series of each class over all processes; `name` is that of what the group gathers."""
-    counts = labels.sum(axis=0).astype(np.int64) if labels.ndim > 1 else np.bincount(labels, minlength=classes)
+    if labels.ndim > 1:
+        counts = labels.sum(axis=0).astype(np.int64)
+    else:
+        counts = np.zeros(classes, np.int64)
+        for first in range(0, len(labels), PASS_LABELS):  # bincount copies its argument
+            counts += np.bincount(labels[first : first + PASS_LABELS], minlength=classes)
     totals: list[int] = np.sum(group.gather(name, counts.tolist()), axis=0).tolist()
     return totals
 

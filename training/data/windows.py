@@ -142,7 +142,7 @@ class WindowReader:
         if scaling is not None:
             return scaling
         moments = [Moments() for _ in range(self.variables)]
-        starts = self._starts[counted]
+        starts = self._starts if counted.all() else self._starts[counted]
         for first, values in self._steps.blocks():
             within = np.arange(first, first + len(values), dtype=starts.dtype)
             begun, ended = np.searchsorted(starts, (within, within - self.preparation.window), "right")
