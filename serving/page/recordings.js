@@ -81,13 +81,13 @@ function rowsByRecording(lines) {
   return found;
 }
 
-function rangeOf(numbers) {
+function extentOf(numbers) {
   const extend = ([low, high], value) => [Math.min(low, value), Math.max(high, value)];
   return numbers.reduce(extend, [Infinity, -Infinity]);
 }
 
 function picture(rows, windows) {
-  const [first, last] = rangeOf(rows.map(({ time }) => time));
+  const [first, last] = extentOf(rows.map(({ time }) => time));
   const x = (time) => (WIDTH * (time - first)) / (last - first || 1);
   const content = [];
   windows.forEach(({ start, end, label }, k) => {
@@ -107,7 +107,7 @@ function picture(rows, windows) {
 // A variable, scaled to the height of the picture; of many rows, the lowest and the highest of each pixel.
 function line(rows, k, x) {
   const known = rows.map(({ time, numbers }) => [x(time), numbers[k]]).filter(([, value]) => !Number.isNaN(value));
-  const [low, high] = rangeOf(known.map(([, value]) => value));
+  const [low, high] = extentOf(known.map(([, value]) => value));
   const y = (value) => HEIGHT - 4 - ((HEIGHT - 8) * (value - low)) / (high - low || 1);
   const pixels = new Map();
   for (const [place, value] of known) {

@@ -159,7 +159,7 @@ class TestLoading:
     def test_a_file_that_is_too_large_is_not_read(
         self, tmp_path: Path, files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("lstm_fcn.container.archive.LARGEST_FILE", 1000)
+        monkeypatch.setattr("lstm_fcn.container.archive.LARGEST_FILE", 2000)
         with pytest.raises(UserError, match=r"holds a file weights\.safetensors of \d+ bytes; the archive was not"):
             load_earlier(pack(tmp_path / "channel" / "model.tar.gz", files))
 

@@ -71,7 +71,11 @@ class Labels:
         """Labels as numbers: indices of `classes`, int32 `[N]`; or for independent classes float32 `[N, C]`."""
         if columns != HEADERLESS:
             targets = self._targets.finish().values.reshape(-1, len(classes))
-            return targets.astype(np.float32) if are_independent(task, classes) else targets.argmax(axis=1)
+            return (
+                targets.astype(np.float32)
+                if are_independent(task, classes)
+                else targets.argmax(axis=1).astype(np.int32)
+            )
         index = {label: k for k, label in enumerate(classes)}
         indices = np.array([index[label] for label in self._places], dtype=np.int64)
         labels = self._codes.finish().values
