@@ -478,7 +478,7 @@ class TestTasks:
         data = read(tmp_path, ONE_HOT, scaling="none")
         assert data.problem.classes == ("y1", "y2", "y3")
         assert data.problem.columns == Columns(("y1", "y2", "y3"), ("x1", "x2"))
-        assert data.training.labels.dtype == torch.int64
+        assert data.training.batch(torch.arange(2))[1].dtype == torch.int64
         assert labels(data.training) == [2, 0, 1, 0]
         assert data.problem.class_counts == (2, 1, 1)
 
