@@ -10,7 +10,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import mlflow
+try:
+    import mlflow
+except ModuleNotFoundError as error:
+    message = f"lstm_fcn.mlflow needs the package {error.name}: pip install 'lstm-fcn[mlflow]'."
+    raise ModuleNotFoundError(message, name=error.name) from error
 import numpy as np
 import onnxruntime
 import pandas as pd

@@ -285,7 +285,6 @@ def open_tables() -> Iterator[Any]:
         connection.execute(f"SET temp_directory = {_text(scratch)}")
         connection.execute(f"SET threads = {available_cores()}")
         connection.execute("SET TimeZone = 'UTC'")
-        connection.execute("SET enable_progress_bar = false")
         yield connection
 
 

@@ -125,6 +125,16 @@ def test_quickstart(tmp_path: Path) -> None:
 
 
 @pytest.mark.notebooks
+def test_recordings(tmp_path: Path) -> None:
+    text = shown(execute("recordings", tmp_path, {}))
+    assert "8 recordings in 16 pieces" in text
+    assert "those of 2 of 8 groups" in text
+    share = re.search(r"([\d.]+) of the steps are right", text)
+    assert share is not None
+    assert float(share[1]) >= 0.8
+
+
+@pytest.mark.notebooks
 @SAMPLE_AND_ARCHIVE
 def test_benchmark(data: str, tmp_path: Path) -> None:
     text = shown(execute("benchmark", tmp_path, {"TIME_SERIES_DATA": data}))
