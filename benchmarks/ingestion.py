@@ -1,8 +1,8 @@
-"""How fast CSV files are read, and how much memory a large one takes: part of `make bench-train`; `make bench-large`.
+"""How fast CSV and Parquet are read, and with how much memory: part of `make bench-train`; `make bench-large`.
 
 Reading means everything that happens before training can start: parsing, checking, scaling, and storing as float32 in
-memory or in a mapped scratch file. It is compared with `pandas.read_csv` and its C engine, which stops at a table of
-float64. Each reads the same file in a separate process, one after the other.
+memory or in a mapped scratch file. It is compared with `pandas.read_csv` (C engine) and `pandas.read_parquet`, which
+stop at a table of float64. Each reads the same file in a separate process, one after the other.
 """
 
 import os
@@ -20,16 +20,17 @@ import pandas as pd
 from lstm_fcn.benchmarks.programs import environment, prepare_job
 
 LENGTHS = (24, 150, 1000)  # of the series in the small files
-SMALL_MEGABYTES = 150
+MEGABYTES = (10, 160)
 ROUNDS = 3
 BLOCK_MEGABYTES = 30  # of different rows, repeated to make a large file
 
 # Importing is not reading: the clock starts after the imports.
 PROGRAMS = {
     "pandas": """
-import pandas, sys, time
+import pandas, pyarrow.parquet, sys, time
+path = sys.argv[1]
 started = time.perf_counter()
-pandas.read_csv(sys.argv[1], header=None, engine="c")
+pandas.read_parquet(path) if path.endswith(".parquet") else pandas.read_csv(path, header=None, engine="c")
 print(time.perf_counter() - started)
 """,
     "ours": """
@@ -60,6 +61,14 @@ def write_csv(path: Path, megabytes: float, length: int, labelled: bool = True) 
             file.write(text)
 
 
+def write_parquet(path: Path) -> Path:
+    """Write the rows of a CSV file as Parquet, a list for each series; return its path."""
+    table = pd.read_csv(path, header=None)
+    lists = pd.DataFrame({"label": table[0].astype(str), "series": table.iloc[:, 1:].to_numpy().tolist()})
+    lists.to_parquet(target := path.with_suffix(".parquet"))
+    return target
+
+
 def run(arguments: list[str], variables: dict[str, str] | None = None) -> tuple[list[str], float]:
     """Run Python; return the lines that it printed and its peak resident memory in MB."""
     with subprocess.Popen([sys.executable, *arguments], env=variables, stdout=subprocess.PIPE, text=True) as process:
@@ -83,7 +92,7 @@ def compare(path: Path, rounds: int) -> None:
     megabytes = path.stat().st_size / 1e6
     rate = {name: megabytes / statistics.median(times) for name, times in seconds.items()}
     print(
-        f"| {path.stem} | {megabytes / 1000:.2f} GB | {rate['pandas']:.0f} MB/s | {rate['ours']:.0f} MB/s "
+        f"| {path.name} | {megabytes / 1000:.2f} GB | {rate['pandas']:.0f} MB/s | {rate['ours']:.0f} MB/s "
         f"| {rate['ours'] / rate['pandas']:.2f} | {peak['pandas']:.0f} MB | {peak['ours']:.0f} MB |",
         flush=True,
     )
@@ -112,9 +121,11 @@ def main(gigabytes: float, length: int, trains: bool) -> None:
     print("|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         for small in LENGTHS:
-            path = Path(folder) / f"length {small}.csv"
-            write_csv(path, SMALL_MEGABYTES, small)
-            compare(path, ROUNDS)
+            for megabytes in MEGABYTES:
+                path = Path(folder) / f"length {small}.csv"
+                write_csv(path, megabytes, small)
+                compare(path, ROUNDS)
+            compare(write_parquet(path), ROUNDS)
         if gigabytes:
             path = Path(folder) / f"large, length {length}.csv"
             write_csv(path, gigabytes * 1000, length)
