@@ -20,6 +20,7 @@ from lstm_fcn.container.recording import Preparation, Times, Values, Window, Win
 from lstm_fcn.container.recording_text import RowParser, Rows, parse_csv
 from lstm_fcn.serving.encode import Encoder, ResponseFormat, join_places
 from lstm_fcn.serving.predictor import Predictions, Predictor
+from lstm_fcn.serving.recordings import preparation_of
 from lstm_fcn.serving.transform import STANDARD, open_target
 
 Each = Literal["window", "step", "event"]
@@ -161,13 +162,6 @@ class Follower:
         if self._each == "window":
             return OfWindows()
         return OfSteps(self.preparation, classes) if self._each == "step" else OfEvents(self.preparation, classes)
-
-
-def preparation_of(metadata: artifact.Metadata) -> Preparation:
-    """How a model prepares recordings. Raises `UserError` if it was trained with rows."""
-    if metadata.problem.preparation is None:
-        raise UserError("The model was trained with a series in each row, not with recordings (lstm-fcn prepare).")
-    return metadata.problem.preparation
 
 
 # Output

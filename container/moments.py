@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from lstm_fcn.container.errors import UserError, shorten
 from lstm_fcn.container.recording import NANOSECONDS, Preparation
 
+FAR = 2**62  # nanoseconds
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -26,13 +27,18 @@ def parse_time(text: str, preparation: Preparation) -> int:
     """
     if preparation.unit:
         try:
-            return round(float(text) * NANOSECONDS[preparation.unit])
-        except (ValueError, OverflowError) as error:
-            raise UserError(f"{shorten(text)} is no time; times are numbers of {preparation.unit}.") from error
+            time = round(float(text) * NANOSECONDS[preparation.unit])
+        except (ValueError, OverflowError):
+            time = FAR
+        if abs(time) >= FAR:
+            raise UserError(f"{shorten(text)} is no time; times are numbers of {preparation.unit}.")
+        return time
     try:
         moment = datetime.fromisoformat(text.strip())
     except ValueError as error:
         raise UserError(f"{shorten(text)} is no time in ISO 8601, such as 2025-03-01T12:00:00Z.") from error
+    if not 1700 < moment.year < 2250:
+        raise UserError(f"{shorten(text)} is too far away; times are from 1701 to 2249.")
     if moment.tzinfo is None:
         moment = _localize(moment, preparation.timezone)
     since = moment - EPOCH

@@ -11,7 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from lstm_fcn.container.errors import UserError
+
 SECOND = 1_000_000_000
+MOST_VALUES = 2**25  # of steps that rows bring at once
 Times = NDArray[np.int64]
 Values = NDArray[np.float64]
 Codes = NDArray[np.int64]  # numbers of labels, or `UNLABELLED`
@@ -135,6 +138,11 @@ class Recording:
             self._passed += count
         else:
             end = max(self._passed, (until - self._origin) // self._every + 1)
+            if (end - self._passed) * len(self._columns) > MOST_VALUES:
+                raise UserError(
+                    f"{end - self._passed:,} steps of the grid follow from the next rows of a recording. Are their times "
+                    "right? Otherwise use a larger step (every)."
+                )
             times = self._origin + self._every * np.arange(self._passed, end, dtype=np.int64)
             self._passed = end
         steps = self._fill_in(times)

@@ -60,7 +60,7 @@ class RowParser:
             return math.nan
         try:
             number = float(cell)
-        except ValueError:
+        except (ValueError, OverflowError):
             number = math.inf
         if not math.isfinite(number):
             problem = f"{self._source}, row {row}, column {name} is {shorten(cell)}"
@@ -99,7 +99,12 @@ def parse_rows(
 
 def parse_csv(text: str, preparation: Preparation, source: str) -> list[Rows]:
     """The recordings of CSV text with a header; its rows are numbered as in the text."""
-    lines = [cells for cells in csv.reader(io.StringIO(text)) if cells]
+    try:
+        lines = [cells for cells in csv.reader(io.StringIO(text)) if cells]
+    except csv.Error as error:
+        raise UserError(f"{source} is not valid CSV: {error}.") from error
+    if not lines:
+        raise UserError(f"{source} is empty; it needs a header.")
     names = [name.strip() for name in lines[0]]
     return parse_rows(names, lines[1:], preparation, source, first=2)
 

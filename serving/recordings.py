@@ -1,5 +1,6 @@
 """Requests with whole recordings: a prediction for each window."""
 
+import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -11,11 +12,14 @@ from lstm_fcn.container.csv_blocks import BYTE_ORDER_MARK
 from lstm_fcn.container.errors import UserError, shorten
 from lstm_fcn.container.media_types import CSV, JSON
 from lstm_fcn.container.moments import format_times
-from lstm_fcn.container.recording import Window, Windows
+from lstm_fcn.container.recording import Preparation, Window, Windows
 from lstm_fcn.container.recording_text import Rows, names_recording, parse_columns, parse_csv
 from lstm_fcn.serving.decode import SOURCE, parse_json
 from lstm_fcn.serving.encode import Places
 from lstm_fcn.serving.predictor import Predictions
+
+MOST_WINDOWS = 100_000  # in a request
+JSON_RECORDING = re.compile(rb'\s*\{\s*"recording"')
 
 
 class Recordings(NamedTuple):
@@ -31,8 +35,7 @@ class Recordings(NamedTuple):
 
     def places(self, metadata: Metadata) -> Places:
         """Recording, and times of the first and the last step, of each window."""
-        preparation = metadata.problem.preparation
-        assert preparation is not None  # noqa: S101 - there would be no windows
+        preparation = preparation_of(metadata)
         found: list[tuple[str, ...]] = []
         for name, window in zip(self.names, self.windows, strict=True):
             starts, ends = (format_times(window.times[:, step], preparation) for step in (0, -1))
@@ -43,6 +46,13 @@ class Recordings(NamedTuple):
 def join_predictions(parts: Sequence[Predictions]) -> Predictions:
     """Predictions one after the other."""
     return parts[0] if len(parts) == 1 else Predictions(*(np.concatenate(each) for each in zip(*parts, strict=True)))
+
+
+def preparation_of(metadata: Metadata) -> Preparation:
+    """How a model prepares recordings. Raises `UserError` if it was trained with rows."""
+    if metadata.problem.preparation is None:
+        raise UserError("The model was trained with a series in each row, not with recordings (lstm-fcn prepare).")
+    return metadata.problem.preparation
 
 
 def decode_recordings(body: bytes, media_type: str, metadata: Metadata) -> Recordings | None:
@@ -59,11 +69,11 @@ def decode_recordings(body: bytes, media_type: str, metadata: Metadata) -> Recor
         return None
     if media_type == CSV and names_recording(_first_line(body), preparation):
         rows = parse_csv(_decode(body), preparation, SOURCE)
-    elif media_type == JSON and body.lstrip().startswith(b'{"recording"'):
+    elif media_type == JSON and JSON_RECORDING.match(body):
         rows = parse_columns(_columns(parse_json(body, SOURCE)["recording"]), preparation, SOURCE)
     else:
         return None
-    found = cut(rows, metadata)
+    found = cut(rows, preparation)
     if not found.windows:
         raise UserError(
             f"{SOURCE}: no window is full; a window has {preparation.window} steps, and no recording has as many "
@@ -72,16 +82,17 @@ def decode_recordings(body: bytes, media_type: str, metadata: Metadata) -> Recor
     return found
 
 
-def cut(recordings: Sequence[Rows], metadata: Metadata) -> Recordings:
-    """The windows of complete recordings."""
-    preparation = metadata.problem.preparation
-    assert preparation is not None  # noqa: S101 - checked by the caller
-    found = Recordings([], [])
+def cut(recordings: Sequence[Rows], preparation: Preparation) -> Recordings:
+    """The windows of complete recordings. Raises `UserError` if there are more than `MOST_WINDOWS`."""
+    found, count = Recordings([], []), 0
     for rows in recordings:
         windows = Windows(preparation)
         for window in [*windows.add(rows.times, rows.values), *windows.finish()]:
             found.names.append(rows.recording)
             found.windows.append(window)
+            count += len(window)
+            if count > MOST_WINDOWS:
+                raise UserError(f"{SOURCE} has more than {MOST_WINDOWS:,} windows; predict long recordings as files.")
     return found
 
 

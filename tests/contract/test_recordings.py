@@ -207,12 +207,25 @@ class TestErrors:
             ),
             ("machine,when,speed\na,2025-03-01T00:00:00Z", "request, row 2 has 2 cells instead of 3."),
             ("machine,when,speed\na,2025-03-01T00:00:00Z,1", "request: no window is full; a window has 16 steps"),
+            ("machine,when,speed\na,1500-03-01T00:00:00Z,1", "is too far away; times are from 1701 to 2249."),
+            ("machine,when,speed\na,2025-03-01T00:00:00Z," + 400 * "9", "column speed is '9999"),
         ],
     )
     def test_of_the_endpoint(self, server: Endpoint, text: str, message: str) -> None:
         reply = server.invoke(text)
         assert reply.status == 400
         assert message in reply.text
+
+    def test_a_request_that_would_take_forever(self, tmp_path: Path) -> None:
+        model = save_model_of_recordings(tmp_path / "model", PREPARATION.model_copy(update={"max_gap": None}))
+        with endpoint(model.parent, SAGEMAKER_MODEL_SERVER_WORKERS="1") as server:
+            for year, message in (
+                ("2026", "request has more than 100,000 windows"),
+                ("2125", "steps of the grid would"),
+            ):
+                rows = "machine,when,speed\na,2025-03-01T00:00:00Z,1\na," + year + "-03-01T00:00:00Z,2"
+                reply = server.invoke(rows)
+                assert (reply.status, message in reply.text) == (400, True), reply.text
 
     def test_models_of_rows(self, tmp_path: Path) -> None:
         model = save_plain_model(tmp_path / "model")
