@@ -140,7 +140,7 @@ class Recording:
             end = max(self._passed, (until - self._origin) // self._every + 1)
             if (end - self._passed) * len(self._columns) > MOST_VALUES:
                 raise UserError(
-                    f"{end - self._passed:,} steps of the grid follow from the next rows of a recording. Are their times "
+                    f"{end - self._passed:,} steps of the grid follow from the next rows of a recording. Are the times "
                     "right? Otherwise use a larger step (every)."
                 )
             times = self._origin + self._every * np.arange(self._passed, end, dtype=np.int64)
