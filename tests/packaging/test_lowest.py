@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.packaging.environments import PYPROJECT, Environment
-from tests.packaging.test_wheel import DATA, SETTINGS
+from tests.packaging.test_wheel import DATA, RECORDINGS, SETTINGS, write_recordings
 
 pytestmark = [pytest.mark.packaging, pytest.mark.xdist_group("packaging")]
 
@@ -26,7 +26,7 @@ def test_every_requirement_has_a_lower_bound() -> None:
 
 
 def test_training_serving_and_tuning_with_the_lowest_versions(wheel: Path, folder: Path, tmp_path: Path) -> None:
-    requirements = [f"lstm-fcn[benchmark,mlflow,sagemaker,serve,train,tune] @ {wheel.as_uri()}", *declared()]
+    requirements = [f"lstm-fcn[benchmark,mlflow,sagemaker,serve,tables,train,tune] @ {wheel.as_uri()}", *declared()]
     environment = Environment(tmp_path / "environment", requirements, "--resolution", "lowest-direct", torch=True)
     for text in declared():
         [(name, lowest)] = BOUND.findall(text)
@@ -37,6 +37,10 @@ def test_training_serving_and_tuning_with_the_lowest_versions(wheel: Path, folde
     environment.run(folder, "lstm-fcn", "train", *data, "--output", "model", *SETTINGS)
     environment.run(folder, "lstm-fcn", "evaluate", "model", DATA / "valid.csv")
     environment.run(folder, "lstm-fcn", "visualize", "model", DATA / "valid.csv", "pictures")
+    write_recordings(folder / "rows.csv")
+    environment.run(folder, "lstm-fcn", "prepare", "rows.csv", "prepared", *RECORDINGS)
+    environment.run(folder, "lstm-fcn", "train", "--training", "prepared/training", "--output", "second", *SETTINGS)
+    environment.run(folder, "lstm-fcn", "predict", "second", "rows.csv", "--output", "windows.parquet")
     settings = ("--trials", "1", "--workers", "1", "--range", "lr=0.001:0.01:log")
     environment.run(folder, "lstm-fcn", "tune", *data, "--output", "search", *settings, *SETTINGS)
     environment.run(folder, "lstm-fcn", "sagemaker", "--help")

@@ -81,6 +81,7 @@ def test_without_extras_each_command_names_the_one_it_needs(install: Install, fo
         ("train", "evaluate", MODEL, SERIES),
         ("train", "visualize", MODEL, SERIES, "pictures"),
         ("serve", "serve", MODEL),
+        ("tables", "prepare", "rows.csv", "prepared", "--label", "state"),
         ("tune", "tune", *training),
         ("sagemaker", "sagemaker", "--help"),
         ("benchmark", "benchmark", "compare", "--help"),
@@ -89,6 +90,15 @@ def test_without_extras_each_command_names_the_one_it_needs(install: Install, fo
         assert result.returncode == 2, command
         assert f"which is not installed: pip install 'lstm-fcn[{extra}]'." in result.stderr
         assert "Traceback" not in result.stderr
+
+
+def write_recordings(path: Path) -> None:
+    """Two recordings, whose state changes every ten seconds."""
+    rows = [f"{name},{k},{k % 7},{'on' if k // 10 % 2 else 'off'}" for name in "ab" for k in range(60)]
+    path.write_text("\n".join(["id,second,v,state", *rows, ""]))
+
+
+RECORDINGS = ("--id", "id", "--time", "second", "--label", "state", "--every", "1s", "--window", "8")
 
 
 def test_extra_train(install: Install, folder: Path) -> None:
@@ -124,6 +134,14 @@ def test_extra_serve(install: Install, folder: Path) -> None:
             process.terminate()
             process.wait(timeout=15)  # gunicorn would wait 25 seconds for a worker that hangs
     assert process.returncode == 0
+
+
+def test_extra_tables(install: Install, folder: Path) -> None:
+    environment = install("tables")
+    write_recordings(folder / "rows.csv")
+    environment.run(folder, "lstm-fcn", "prepare", "rows.csv", "prepared", *RECORDINGS)
+    assert names(folder / "prepared" / "training") == ["recordings.parquet"]
+    environment.run(folder, "lstm-fcn", "predict", MODEL, SERIES, "--output", "predictions.csv")
 
 
 def test_extra_sagemaker(install: Install, folder: Path) -> None:
