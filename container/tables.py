@@ -29,11 +29,19 @@ BUFFER_BYTES = 2**16  # of a column of a Parquet file
 
 def is_table(path: Path) -> bool:
     """Whether a file is a table, by its first bytes."""
+    return is_start_of_table(_start(path))
+
+
+def is_parquet(path: Path) -> bool:
+    return _start(path) == PARQUET
+
+
+def _start(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
-            return is_start_of_table(file.read(4))
+            return file.read(4)
     except OSError:  # reading it as text says what is wrong
-        return False
+        return b""
 
 
 def is_start_of_table(content: bytes) -> bool:
@@ -283,9 +291,7 @@ def _open(path: Path) -> Iterator[tuple[Any, Iterator[Any]]]:
     """The schema of a table, and its rows in batches."""
     import pyarrow
 
-    with path.open("rb") as file:
-        start = file.read(4)
-    if start == PARQUET:
+    if is_parquet(path):
         with open_parquet(path) as table:
             schema = table.schema_arrow
             yield schema, table.iter_batches(batch_size=_rows_of_batch(table), use_threads=True)

@@ -17,7 +17,7 @@ from lstm_fcn.container.cores import available_cores
 from lstm_fcn.container.errors import UserError, shorten
 from lstm_fcn.container.recording import NANOSECONDS, UNLABELLED, Codes, Preparation, Times, Values
 from lstm_fcn.container.recording_text import ONLY
-from lstm_fcn.container.tables import INDEX, is_start_of_table, is_table
+from lstm_fcn.container.tables import INDEX, is_parquet, is_table
 
 Source = str | Path | Sequence[str | Path] | Iterable[Any]
 
@@ -341,8 +341,9 @@ def _describe_files(paths: Sequence[Path]) -> tuple[str, str]:
     listed = ", ".join(_text(str(file)) for file in files)
     if not tables[0]:
         return name, f"read_csv([{listed}])"
-    if not is_start_of_table(files[0].read_bytes()[:4]) or files[0].read_bytes()[:4] != b"PAR1":
-        raise UserError(f"{files[0]} is an Arrow file; give it as Parquet, or as batches in Python.")
+    arrow = [file for file in files if not is_parquet(file)]
+    if arrow:
+        raise UserError(f"{arrow[0]} is an Arrow file; give it as Parquet, or as batches in Python.")
     return name, f"read_parquet([{listed}])"
 
 
