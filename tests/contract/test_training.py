@@ -304,8 +304,8 @@ class TestBadSettings:
         ("settings", "message"),
         [
             (
-                {"ContentType": "application/x-parquet"},
-                "content type application/x-parquet is not supported; use te",
+                {"ContentType": "application/x-recordio-protobuf"},
+                "content type application/x-recordio-protobuf is not supported; use te",
             ),
             ({"TrainingInputMode": "Stream"}, "input mode Stream is not supported; use File or FastFile or Pipe."),
         ],
