@@ -270,6 +270,10 @@ def test_from_the_table_to_the_prediction(tmp_path: Path) -> None:
     )
     assert trained.returncode == 0, trained.stderr
     assert "those of 2 of 6 groups" in trained.stdout
+    evaluated = run("evaluate", tmp_path / "model", prepared / "training" / "recordings.parquet", "--json").stdout
+    assert json.loads(evaluated)["rows"] == 138
+    pictures = run("visualize", tmp_path / "model", prepared / "training" / "recordings.parquet", tmp_path / "pictures")
+    assert "confusion.png" in pictures.stdout
     found = rows_of(run("predict", tmp_path / "model", tmp_path / "new.parquet", "--each", "step").stdout)
     truth = ["fast" if int(row["time"]) // 100 % 2 else "slow" for row in found]
     share = np.mean([row["predicted_label"] == state for row, state in zip(found, truth, strict=True)])

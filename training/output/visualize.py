@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
@@ -17,7 +18,7 @@ from lstm_fcn.container.problem import Scaling
 from lstm_fcn.training.data.datasets import Dataset
 from lstm_fcn.training.data.loading import load_validation
 from lstm_fcn.training.distributed import Group
-from lstm_fcn.training.evaluate import evaluate
+from lstm_fcn.training.evaluate import EVALUATION_BATCH, evaluate
 from lstm_fcn.training.explain import activation_maps, attention, filters, load_classifier, predict, unscale
 from lstm_fcn.training.fit import class_weights
 from lstm_fcn.training.network.model import Classifier
@@ -26,6 +27,7 @@ from lstm_fcn.training.output.evaluation import Evaluation
 from lstm_fcn.training.output.explanations import Example
 from lstm_fcn.training.output.style import save
 
+Rows = Sequence[int] | NDArray[np.int64]
 MAX_SERIES = 500  # rows of one attention plot
 
 
@@ -34,20 +36,25 @@ class Subject:
     """A saved model and the labelled series that it is plotted with.
 
     dataset: the series, scaled as the model requires, and their labels.
-    raw: the series before scaling, float64 `[N, M, T]`.
+    unscaled: the series as they are, if their scales are not known.
     evaluation: predictions of these series.
     """
 
     metadata: Metadata
     classifier: Classifier
     dataset: Dataset
-    raw: NDArray[np.float64]
+    unscaled: Dataset | None
     evaluation: Evaluation
 
-    @property
-    def scaled(self) -> Tensor:
-        """Float32 `[N, M, T]`."""
-        return self.dataset.series
+    def scaled(self, rows: Rows) -> Tensor:
+        """The series of these rows, counted from 0, float32 `[n, M, T]`."""
+        return self.dataset.batch(torch.as_tensor(rows))[0]
+
+    def raw(self, rows: Rows) -> NDArray[np.float64]:
+        """The series of these rows before scaling, float64 `[n, M, T]`."""
+        if self.unscaled is not None:
+            return self.unscaled.batch(torch.as_tensor(rows))[0].numpy().astype(np.float64)
+        return unscale(self.scaled(rows).numpy(), self.metadata.problem.scaling)
 
     def metrics(self) -> dict[str, float]:
         """The metrics that training logs for the validation data, measured on these series."""
@@ -57,9 +64,10 @@ class Subject:
     def examples(self, places: list[tuple[int, int]]) -> list[Example]:
         """The series of the places, each with the activation map of its class."""
         rows, classes = zip(*places, strict=True)
-        maps = activation_maps(self.classifier, self.scaled[list(rows)], classes)
+        maps = activation_maps(self.classifier, self.scaled(list(rows)), classes)
+        raw = self.raw(list(rows))
         return [
-            self.evaluation.example(place, self.raw[place[0]], None if maps is None else maps[number])
+            self.evaluation.example(place, raw[number], None if maps is None else maps[number])
             for number, place in enumerate(places)
         ]
 
@@ -115,16 +123,16 @@ def read_subject(model: Path, data: Path) -> Subject:
     problem = metadata.problem
     source = Source("data", data.parent, (data,))
     scaled, _ = load_validation(source, problem, Group())
+    unscaled = None
     if problem.scaling.method == "series":  # scaled with statistics that are not kept
-        unscaled = problem.model_copy(update={"scaling": Scaling(method="none")})
-        raw = load_validation(source, unscaled, Group())[0].series.numpy().astype(np.float64)
-    else:
-        raw = unscale(scaled.series.numpy(), problem.scaling)
+        as_they_are = problem.model_copy(update={"scaling": Scaling(method="none")})
+        unscaled = load_validation(source, as_they_are, Group())[0]
     truth: NDArray[np.int64] = scaled.labels.numpy().astype(np.int64)
-    probabilities = predict(classifier, scaled.series)
+    parts = torch.arange(len(scaled)).split(EVALUATION_BATCH)  # type: ignore[no-untyped-call]
+    probabilities = np.concatenate([predict(classifier, scaled.batch(part)[0]) for part in parts])
     row_numbers = np.arange(1, len(truth) + 1)
     evaluation = Evaluation("validation", len(truth), problem.classes, truth, probabilities, row_numbers)
-    return Subject(metadata, classifier, scaled, raw, evaluation)
+    return Subject(metadata, classifier, scaled, unscaled, evaluation)
 
 
 def _draw_examples(subject: Subject, rows: Sequence[int], class_name: str | None) -> dict[str, Figure]:
@@ -156,10 +164,10 @@ def _draw_attention(subject: Subject, one_per_class: bool) -> dict[str, Figure]:
     rows = np.arange(min(len(labels), MAX_SERIES))
     if one_per_class:
         rows = np.sort(np.unique(labels, return_index=True)[1])
-    attended = attention(subject.classifier, subject.scaled[rows])
+    attended = attention(subject.classifier, subject.scaled(rows))
     if attended is None:
         return {}
-    classes, series = subject.metadata.problem.classes, subject.raw[rows]
+    classes, series = subject.metadata.problem.classes, subject.raw(rows)
     if attended.over_time:
         # In long series all weights are close to 1/T, so their relative difference from it is drawn.
         difference = attended.weights * attended.weights.shape[1] - 1
@@ -177,10 +185,10 @@ def _draw_filters(subject: Subject) -> dict[str, Figure]:
     """The filters of each convolution and their responses to the first series."""
     if not subject.metadata.explains:
         return {}
-    series = subject.raw[0].mean(axis=0)
+    series = subject.raw([0])[0].mean(axis=0)
     figures = {}
     for number in (1, 2, 3):
-        weights, dilations, responses = filters(subject.classifier, number, subject.scaled[0])
+        weights, dilations, responses = filters(subject.classifier, number, subject.scaled([0])[0])
         figure = layers.filters(weights.astype(float), dilations, responses.astype(float), series)
         figures[f"filters-{number}"] = figure
     return figures
