@@ -198,7 +198,7 @@ def main(pictures: Path | None) -> None:
         preparation = metadata.problem.preparation
         assert preparation is not None  # noqa: S101 - see `find_intervals`
         print(f"| {problem} | {preparation.window} | {share:.3f} |", flush=True)
-        if pictures:
+        if pictures and problem == PROBLEMS[0]:
             figure = draw_recordings([drawn], preparation, metadata.problem.classes)
             save(figure, pictures, f"recording-{problem}")
 
