@@ -221,7 +221,7 @@ class TestErrors:
         with endpoint(model.parent, SAGEMAKER_MODEL_SERVER_WORKERS="1") as server:
             for year, message in (
                 ("2026", "request has more than 100,000 windows"),
-                ("2125", "steps of the grid would"),
+                ("2125", "steps of the grid follow"),
             ):
                 rows = "machine,when,speed\na,2025-03-01T00:00:00Z,1\na," + year + "-03-01T00:00:00Z,2"
                 reply = server.invoke(rows)
