@@ -57,7 +57,7 @@ CELLS = st.one_of(
 )
 LABELS = st.one_of(
     st.sampled_from(["a", " a", "", " ", "NULL", "1.0", "ä", "\xa0"]),
-    st.text(st.characters(exclude_characters="\r\n,"), max_size=4),
+    st.text(st.characters(codec="utf-8", exclude_characters="\r\n,"), max_size=4),
 )
 
 
