@@ -14,14 +14,15 @@ from numpy.typing import NDArray
 from lstm_fcn.container import artifact
 from lstm_fcn.container.cores import available_cores
 from lstm_fcn.container.errors import UserError
-from lstm_fcn.container.media_types import CSV, Precision, parse_outputs
+from lstm_fcn.container.media_types import CSV, Precision
 from lstm_fcn.container.moments import format_times, has_timestamps
 from lstm_fcn.container.recording import Preparation, Times, Values, Window, Windows
 from lstm_fcn.container.recording_text import RowParser, Rows, parse_csv
 from lstm_fcn.serving.encode import Encoder, ResponseFormat, join_places
+from lstm_fcn.serving.output import to_arrow
 from lstm_fcn.serving.predictor import Predictions, Predictor
-from lstm_fcn.serving.recordings import preparation_of
-from lstm_fcn.serving.transform import STANDARD, open_target
+from lstm_fcn.serving.recordings import no_window, preparation_of
+from lstm_fcn.serving.transform import STANDARD, open_target, read_outputs
 
 Each = Literal["window", "step", "event"]
 CHUNK_VALUES = 2**20  # of windows that are predicted at once
@@ -214,7 +215,7 @@ class ParquetTable(Table):
             columns[name] = pyarrow.array(times).cast(kind)
         predictions = Predictions(found.probabilities, found.explanation)
         for name, values in self._encoder.columns(predictions, self._reply).items():
-            columns[name] = pyarrow.array(list(values) if values.ndim > 1 else values)
+            columns[name] = to_arrow(values)
         table = pyarrow.table(columns)
         self._file = self._file or parquet.ParquetWriter(self._sink, table.schema)
         if len(table):
@@ -241,7 +242,7 @@ def predict_recordings(
     drawn: list[Kept] = []
     with open_target(output) as sink:
         kind = ParquetTable if output.suffix == ".parquet" else Table
-        table = kind(metadata, _parse(outputs), each, sink)
+        table = kind(metadata, read_outputs(outputs), each, sink)
         table.header()
         for recording, parts in groupby(_read(data, follower.preparation), key=lambda rows: rows.recording):
             kept = Kept(recording) if picture and len(drawn) < MOST_DRAWN else None
@@ -258,19 +259,9 @@ def predict_recordings(
                 drawn.append(kept)
         table.finish()
         if not count:
-            raise UserError(
-                f"{data}: no window is full; a window has {follower.preparation.window} steps, and no recording has as "
-                "many without a gap."
-            )
+            raise no_window(str(data), follower.preparation)
     if picture:
         _draw(drawn, predictor, picture)
-
-
-def _parse(outputs: str) -> tuple[str, ...]:
-    try:
-        return parse_outputs(outputs) if outputs else ()
-    except ValueError as error:
-        raise UserError(f"--outputs {outputs}: {error}.") from error
 
 
 def _read(data: Path, preparation: Preparation) -> Iterator[Rows]:
@@ -299,7 +290,7 @@ def watch(model: Path, outputs: str) -> None:
     metadata, graph = artifact.load(model)
     follower = Follower(Predictor(metadata, graph, available_cores()), "window")
     sink = sys.stdout.buffer
-    table = Table(metadata, _parse(outputs), "window", sink)
+    table = Table(metadata, read_outputs(outputs), "window", sink)
     table.header()
     sink.flush()
     latest: dict[str, int] = {}

@@ -1,7 +1,6 @@
 """Rows of recordings as text: CSV with a header, or columns of a JSON document."""
 
 import csv
-import difflib
 import io
 import math
 from collections.abc import Mapping, Sequence
@@ -9,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lstm_fcn.container.errors import UserError, plural, shorten
+from lstm_fcn.container.errors import UserError, plural, shorten, suggest
 from lstm_fcn.container.moments import parse_time
 from lstm_fcn.container.recording import Preparation, Times, Values
 
@@ -71,10 +70,7 @@ class RowParser:
 def find_column(name: str, names: Sequence[str], source: str) -> int:
     """The place of a column. Raises `UserError` if it is missing."""
     if name not in names:
-        close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-        there = ", ".join(map(shorten, names[:8]))
-        advice = f"did you mean {shorten(close[0])}?" if close else f"it has {there}."
-        raise UserError(f"{source} has no column {shorten(name)}, which the model needs; {advice}")
+        raise UserError(f"{source} has no column {shorten(name)}, which the model needs; {suggest(name, names)}")
     return names.index(name)
 
 

@@ -7,7 +7,6 @@ Two layouts, beside a column of labels:
 """
 
 import contextlib
-import difflib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 
 from lstm_fcn.container.csv_header import HEADERLESS, Columns, read_header
 from lstm_fcn.container.csv_reader import ONE_LENGTH, Block, SeriesReader
-from lstm_fcn.container.errors import UserError, plural, shorten
+from lstm_fcn.container.errors import UserError, plural, shorten, suggest
 from lstm_fcn.container.preprocess import STRICT, Preprocessing
 
 PARQUET, ARROW = b"PAR1", b"ARRO"  # the first bytes of files
@@ -190,15 +189,11 @@ class TableReader(SeriesReader):
         """The expected names, all of which must be there."""
         for name in self.names:
             if name not in there:
-                close = difflib.get_close_matches(name, there, n=1, cutoff=0.5)
-                advice = (
-                    f"did you mean {shorten(close[0])}?" if close else f"it has {', '.join(map(shorten, there[:6]))}"
-                )
-                self._fail_table(f"lacks the column {shorten(name)}; {advice}")
+                raise UserError(f"{self.source} lacks the column {shorten(name)}; {suggest(name, there)}")
         return list(self.names)
 
     def _fail_table(self, problem: str) -> NoReturn:
-        raise UserError(f"{self.source} {problem.removesuffix('?')}{'?' if problem.endswith('?') else '.'}")
+        raise UserError(f"{self.source} {problem}.")
 
     def _fail_header(self, problem: str, column: int | None = None) -> NoReturn:
         place = "" if column is None else f"column {column} "

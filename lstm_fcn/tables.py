@@ -1,7 +1,6 @@
 """Tables of recordings, read and sorted by DuckDB: CSV, Parquet, SQL queries, Arrow; also those larger than memory."""
 
 import contextlib
-import difflib
 import re
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 
 from lstm_fcn.container.channels import data_files
 from lstm_fcn.container.cores import available_cores
-from lstm_fcn.container.errors import UserError, shorten
+from lstm_fcn.container.errors import UserError, shorten, suggest
 from lstm_fcn.container.recording import NANOSECONDS, UNLABELLED, Codes, Preparation, Times, Values
 from lstm_fcn.container.recording_text import ONLY
 from lstm_fcn.container.tables import INDEX, is_parquet, is_table
@@ -132,10 +131,7 @@ class Table:
         """Raise `UserError` if one of the columns is missing."""
         for name in names:
             if name is not None and name not in self.columns:
-                close = difflib.get_close_matches(name, self.columns, n=1, cutoff=0.5)
-                there = ", ".join(map(shorten, list(self.columns)[:8]))
-                advice = f"did you mean {shorten(close[0])}?" if close else f"it has {there}."
-                raise UserError(f"{self.name} has no column {shorten(name)}; {advice}")
+                raise UserError(f"{self.name} has no column {shorten(name)}; {suggest(name, self.columns)}")
 
     def choose_values(self, names: Sequence[str], others: Sequence[str | None]) -> tuple[str, ...]:
         """The columns of values: those given, or all columns of numbers but the others.

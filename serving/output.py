@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, Protocol
 
+from numpy.typing import NDArray
+
 from lstm_fcn.container.csv_blocks import Plain
 from lstm_fcn.container.csv_reader import Block, SeriesReader
 from lstm_fcn.container.errors import UserError
@@ -80,6 +82,15 @@ def _join(lines: list[str] | None, predictions: list[str]) -> list[str]:
     return [f"{line},{prediction}" for line, prediction in zip(lines, predictions, strict=True)]
 
 
+def to_arrow(values: NDArray[Any]) -> Any:
+    """An Arrow array of text or numbers `[n]`, or of a list of numbers for each row of `[n, k]`."""
+    import pyarrow
+
+    if values.ndim == 1:
+        return pyarrow.array(values)
+    return pyarrow.array(list(values), pyarrow.list_(pyarrow.float32()))
+
+
 class Parquet:
     """A row for each series, after the columns of its row if `reader` is given."""
 
@@ -100,8 +111,7 @@ class Parquet:
         for name, values in self._encoder.columns(predictions, self._reply).items():
             if name in columns:
                 raise UserError(f"The table already has a column {name}; leave out --join.")
-            kind = pyarrow.list_(pyarrow.float32()) if values.ndim > 1 else None
-            columns[name] = pyarrow.array(list(values) if values.ndim > 1 else values, kind)
+            columns[name] = to_arrow(values)
         return pyarrow.RecordBatch.from_pydict(columns)
 
     def write(self, part: Any) -> None:

@@ -75,11 +75,16 @@ def decode_recordings(body: bytes, media_type: str, metadata: Metadata) -> Recor
         return None
     found = cut(rows, preparation)
     if not found.windows:
-        raise UserError(
-            f"{SOURCE}: no window is full; a window has {preparation.window} steps, and no recording has as many "
-            "without a gap."
-        )
+        raise no_window(SOURCE, preparation)
     return found
+
+
+def no_window(source: str, preparation: Preparation) -> UserError:
+    """The error of a source whose recordings are all too short."""
+    return UserError(
+        f"{source}: no window is full; a window has {preparation.window} steps, and no recording has as many "
+        "without a gap."
+    )
 
 
 def cut(recordings: Sequence[Rows], preparation: Preparation) -> Recordings:

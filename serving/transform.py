@@ -261,6 +261,14 @@ def pair_files(source: Path, target: Path, overwrite: bool, suffix: Callable[[Pa
     return pairs
 
 
+def read_outputs(text: str) -> tuple[str, ...]:
+    """The option `--outputs`; empty for the default. Raises `UserError` with the reason."""
+    try:
+        return parse_outputs(text) if text else ()
+    except ValueError as error:
+        raise UserError(f"--outputs {text}: {error}.") from error
+
+
 def transform_files(
     model: Path,
     source: Path,
@@ -288,10 +296,7 @@ def transform_files(
         raise UserError("--join cannot be combined with --header or --format jsonlines.")
     if header and file_format == "parquet":
         raise UserError("--header is for CSV; a Parquet file names its columns.")
-    try:
-        names = parse_outputs(outputs) if outputs else ()
-    except ValueError as error:
-        raise UserError(f"--outputs {outputs}: {error}.") from error
+    names = read_outputs(outputs)
     with _exit_on_stop():
         try:
             predictor = Predictor(*artifact.load(model), available_cores(), precision)

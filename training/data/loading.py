@@ -4,7 +4,7 @@ import logging
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, BinaryIO, TypeGuard
+from typing import Any, BinaryIO, TypeGuard, cast
 
 import numpy as np
 import torch
@@ -137,14 +137,15 @@ def load(
 def _open_training(
     source: Source | Arrays, settings: Hyperparameters, group: Group, scaling: Scaling | None, earlier: Metadata | None
 ) -> "ChannelReader | WindowReader":
-    recordings = group.gather("recordings", holds_recordings(source))
+    are_recordings = holds_recordings(source)
+    recordings = group.gather("recordings", are_recordings)
     if any(recordings) and not all(recordings):
         raise UserError(
             "Some machines of the job have recordings, others have none: lstm-fcn prepare writes one file. Use the "
             "distribution FullyReplicated."
         )
-    if holds_recordings(source):
-        return WindowReader(source, group)
+    if are_recordings:
+        return WindowReader(cast(Source, source), group)
     variables = settings.num_variables if "num_variables" in settings.model_fields_set else None
     if variables is None and earlier and not earlier.problem.has_header:
         variables = earlier.problem.num_variables
