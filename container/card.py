@@ -59,7 +59,7 @@ model = LSTMFCNClassifier.load(".")  # this folder
 labels = model.predict(series)  # {shape}
 ```
 
-From a shell: `lstm-fcn predict . series.csv --output predictions.csv`, or `lstm-fcn serve .` for HTTP. `model.onnx`
+From a shell: `lstm-fcn predict . {file} --output predictions.csv`, or `lstm-fcn serve .` for HTTP. `model.onnx`
 runs in any language that has ONNX Runtime; `model.json` says what it takes.
 """
 
@@ -71,6 +71,7 @@ def model_card(metadata: "Metadata") -> str:
     with_kernels = " and kernel features" if settings.get("kernel-features") else ""
     length = "of any length" if problem.preprocessing.any_length else f"of {problem.length} values"
     shape = [str(problem.num_variables)] if problem.num_variables > 1 else []
+    file = "recordings.parquet" if problem.preparation else "series.csv"
     expected = "the same sampling rate, unit and " + ("order of variables" if shape else "scale")
     return CARD.format(
         mark=MARK,
@@ -82,6 +83,7 @@ def model_card(metadata: "Metadata") -> str:
         data=_data(problem),
         settings=_settings(metadata),
         expected=expected,
+        file=file,
         shape=f"[{', '.join(['N', *shape, 'T' if problem.preprocessing.any_length else str(problem.length)])}]",
     )
 
@@ -108,7 +110,8 @@ def _figures(metadata: "Metadata") -> str:
     elif held_out:
         origin = "Measured on validation data, which was not trained on, but by which the best epoch was selected."
         if share := settings.get("validation-fraction"):
-            origin += f" It is {share:.0%} of the training data, drawn at random."
+            origin += f" It is {share:.0%} of the training data, drawn at random"
+            origin += ", whole groups of recordings at a time." if metadata.problem.preparation else "."
     else:
         held_out = metrics
         origin = (
@@ -120,7 +123,14 @@ def _figures(metadata: "Metadata") -> str:
 
 def _data(problem: Problem) -> str:
     counts = list(zip(problem.classes, problem.class_counts or [""] * len(problem.classes), strict=True))
-    text = f"{problem.series_count} training series:\n\n"
+    text = ""
+    if problem.preparation:
+        text = (
+            "The series are windows of recordings:\n\n"
+            + _table(("", ""), problem.preparation.describe().items())
+            + "\n\n"
+        )
+    text += f"{problem.series_count} training series:\n\n"
     text += _table(("class", "series"), counts[:MOST_CLASSES])
     return text + (f"\n\nand {len(counts) - MOST_CLASSES} more classes." if len(counts) > MOST_CLASSES else "")
 

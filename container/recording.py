@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from lstm_fcn.container.errors import UserError
+from lstm_fcn.container.errors import UserError, plural
 
 SECOND = 1_000_000_000
 MOST_VALUES = 2**25  # of steps that rows bring at once
@@ -54,6 +54,18 @@ class Preparation(BaseModel):
     stride: int
     label_by: Literal["majority", "last"] = "majority"
     minimum_share: float = 0.5
+
+    def describe(self) -> dict[str, str]:
+        """Windows, grid and labels, in words."""
+        step = "a row of the table" if self.every is None else f"{self.every / SECOND:g} s"
+        return {
+            "window": f"{self.window} steps, one every {plural(self.stride, 'step')}",
+            "step": step,
+            "columns": ", ".join(self.values),
+            "label of a window": "that of most of its steps"
+            if self.label_by == "majority"
+            else "that of its last step",
+        }
 
 
 class Steps(NamedTuple):

@@ -11,6 +11,7 @@ from lstm_fcn.container.card import MARK, model_card
 from lstm_fcn.container.hyperparameters import parse_hyperparameters
 from lstm_fcn.container.preprocess import Preprocessing
 from lstm_fcn.container.problem import Problem, Scaling
+from lstm_fcn.container.recording import Preparation
 
 TRAINED = {"train_loss": 0.01, "train_accuracy": 1.0}
 HELD_OUT = {"valid_loss": 0.5, "valid_accuracy": 0.75}
@@ -104,3 +105,13 @@ def test_the_readme_of_a_user_is_left_alone(tmp_path: Path) -> None:
     artifact.save(tmp_path, metadata, b"graph", b"weights")
     assert readme.read_text() == "# My project\n"
     assert artifact.load(tmp_path)[0].metrics == HELD_OUT
+
+
+def test_windows_of_recordings() -> None:
+    made = make(TRAINED | HELD_OUT, **{"validation-fraction": "0.25"})
+    preparation = Preparation(values=("speed", "load"), every=500_000_000, window=20, stride=1)
+    problem = made.problem.model_copy(update={"preparation": preparation})
+    card = model_card(made.model_copy(update={"problem": problem}))
+    assert "25% of the training data, drawn at random, whole groups of recordings at a time." in card
+    assert "| window | 20 steps, one every 1 step |\n| step | 0.5 s |\n| columns | speed, load |" in card
+    assert "lstm-fcn predict . recordings.parquet" in card

@@ -158,6 +158,8 @@ def _describe(problem: Problem, rows: Mapping[Part, int]) -> dict[str, str]:
         "length": str(problem.length),
         "scaling": problem.scaling.method,
     }
+    if problem.preparation:
+        described |= problem.preparation.describe()
     if problem.scaling.method == "dataset":
         described["mean"] = ", ".join(f"{value:.6g}" for value in problem.scaling.mean)
         described["standard deviation"] = ", ".join(f"{value:.6g}" for value in problem.scaling.std)
