@@ -108,7 +108,7 @@ def test_the_readme_of_a_user_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_windows_of_recordings() -> None:
-    made = make(TRAINED | HELD_OUT, **{"validation-fraction": "0.25"})
+    made = make(TRAINED | HELD_OUT, validation_fraction="0.25")
     preparation = Preparation(values=("speed", "load"), every=500_000_000, window=20, stride=1)
     problem = made.problem.model_copy(update={"preparation": preparation})
     card = model_card(made.model_copy(update={"problem": problem}))
