@@ -4,9 +4,12 @@ Files are read, predicted and written in blocks, on all cores. An output appears
 """
 
 import contextlib
+import fcntl
+import glob
 import gzip
 import io
 import os
+import secrets
 import signal
 import sys
 import threading
@@ -29,6 +32,7 @@ from lstm_fcn.container.csv_blocks import unpacked
 from lstm_fcn.container.csv_reader import Block, SeriesReader
 from lstm_fcn.container.errors import AlgorithmError, UserError
 from lstm_fcn.container.media_types import CSV, JSON_LINES, OUTPUTS, Precision, parse_outputs
+from lstm_fcn.container.shards import find_shard
 from lstm_fcn.container.tables import TableReader, is_table
 from lstm_fcn.serving.encode import Encoder, ResponseFormat
 from lstm_fcn.serving.output import Lines, Output, Parquet, TextReader
@@ -215,8 +219,8 @@ def open_target(path: Path) -> Iterator[BinaryIO]:
     path.parent.mkdir(parents=True, exist_ok=True)
     global _partial
     with _partial_lock:
-        partial = _partial = path.with_name(f".{path.name}.partial")
-        file = partial.open("wb")
+        partial, file = _create_partial(path)
+        _partial = partial
     try:
         with file:
             if path.suffix == ".gz":
@@ -231,15 +235,36 @@ def open_target(path: Path) -> Iterator[BinaryIO]:
         partial.unlink(missing_ok=True)
 
 
-def pair_files(source: Path, target: Path, overwrite: bool, suffix: Callable[[Path], str]) -> list[tuple[Path, Path]]:
+def _create_partial(path: Path) -> tuple[Path, BinaryIO]:
+    """A temporary file beside `path` that no other process writes to. What killed processes left there is removed."""
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
+        with contextlib.suppress(OSError), leftover.open("rb+") as abandoned:
+            fcntl.flock(abandoned, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            leftover.unlink()
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    file = partial.open("xb")
+    with contextlib.suppress(OSError):  # a file system without locks
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    if not partial.exists():  # taken for a leftover before it was locked
+        file.close()
+        return _create_partial(path)
+    return partial, file
+
+
+def pair_files(
+    source: Path, target: Path, overwrite: bool, suffix: Callable[[Path], str], shard: str | None = None
+) -> list[tuple[Path, Path]]:
     """Each input file with its output file.
 
     For a folder, these are all its data files, except those whose output exists unless `overwrite` is set. `suffix`
-    returns what is appended to the name of a file.
+    returns what is appended to the name of a file. For `shard`, see `find_shard`.
 
     Raises:
-        UserError: the input does not exist or is empty, or the output exists or lies inside the input.
+        UserError: the input does not exist or is empty, the output exists or lies inside the input, or there is no such
+            shard.
     """
+    if shard is not None and not source.is_dir():
+        raise UserError(f"--shard divides the files of a folder; {source} is no folder.")
     if source == STANDARD:
         pairs = [(source, target)]
     elif source.is_dir():
@@ -248,6 +273,10 @@ def pair_files(source: Path, target: Path, overwrite: bool, suffix: Callable[[Pa
         pairs = [(path, target / f"{path.relative_to(source)}{suffix(path)}") for path in data_files(source)]
         if not pairs:
             raise UserError(f"The folder {source} contains no data files.")
+        part = find_shard(shard, source)
+        if part.count > 1:
+            total, pairs = len(pairs), part.of(pairs)
+            click.echo(f"shard {part.index}/{part.count}: {len(pairs)} of {total} files", err=True)
     elif source.is_file():
         pairs = [(source, target / f"{source.name}{suffix(source)}" if target.is_dir() else target)]
     else:
@@ -280,6 +309,7 @@ def transform_files(
     join: bool = False,
     precision: Precision = "float32",
     overwrite: bool = False,
+    shard: str | None = None,
 ) -> int:
     """Predict a file, a folder or standard input; see the command `transform` for the arguments.
 
@@ -301,7 +331,7 @@ def transform_files(
         try:
             predictor = Predictor(*artifact.load(model), available_cores(), precision)
             transform = Transform(predictor, names, file_format, True if header else None, join)
-            pairs = pair_files(source, target, overwrite, transform.suffix)
+            pairs = pair_files(source, target, overwrite, transform.suffix, shard)
             Encoder(predictor.metadata).outputs(ResponseFormat(CSV, names))
             for path, output in pairs:
                 transform_file(transform, path, output)
@@ -364,6 +394,7 @@ def _exit_on_stop() -> Iterator[None]:
 @click.option("--join", is_flag=True, help="write each prediction after the cells of its row")
 @click.option("--precision", type=click.Choice(get_args(Precision)), default="float32", show_default=True)
 @click.option("--overwrite", is_flag=True, help="replace outputs that exist")
+@click.option("--shard", metavar="I/N", help="every N-th file of a folder, from number I (0 to N - 1)")
 def transform(model: Path, source: Path, target: Path, **options: Any) -> int:
     """Predict files of any size with the model in the folder MODEL, on all cores.
 

@@ -160,6 +160,37 @@ class TestFolders:
         output = Path("-") if target == "-" else tmp_path / target
         command.run(tmp_path / "in", output).assert_refused("must be a folder outside of it")
 
+    def test_shards_predict_every_row_once_even_if_one_runs_twice(self, command: Command, tmp_path: Path) -> None:
+        rows = ROWS.splitlines()
+        (tmp_path / "in").mkdir()
+        for number in range(10):
+            (tmp_path / "in" / f"{number}.csv").write_text(f"{rows[number % len(rows)]}\n" * (1 + number))
+        shards = [0, 1, 2, 3, 4, 5, 6, 3]
+        started = [command.start(tmp_path / "in", tmp_path / "out", "--shard", f"{k}/7") for k in shards]
+        for process in started:
+            _, errors = process.communicate(timeout=120)
+            assert process.returncode == 0, errors
+        found = {path.name: read_lines(path) for path in sorted((tmp_path / "out").iterdir())}
+        assert found == {f"{k}.csv.out": [LABELS[k % len(rows)]] * (1 + k) for k in range(10)}
+
+    def test_a_shard_of_a_file(self, command: Command, rows: Path, tmp_path: Path) -> None:
+        result = command.run(rows, tmp_path / "out", "--shard", "0/2")
+        result.assert_refused("--shard divides the files of a folder; ")
+
+    def test_what_a_killed_process_left_is_removed(self, command: Command, rows: Path, tmp_path: Path) -> None:
+        process = command.start("-", tmp_path / "out")
+        assert process.stdin is not None
+        process.stdin.write(ROWS.encode())
+        process.stdin.flush()
+        while not (left := list(tmp_path.glob(".out.*.partial"))):
+            time.sleep(0.01)
+        assert command.run(rows, tmp_path / "out").code == 0
+        assert left[0].exists()  # it is still being written
+        process.kill()
+        process.communicate()
+        assert command.run(rows, tmp_path / "out", "--overwrite").code == 0
+        assert {path.name for path in tmp_path.iterdir()} == {"rows.csv", "out"}
+
     def test_a_folder_without_data_files(self, command: Command, tmp_path: Path) -> None:
         command.run(tmp_path, tmp_path.parent / "out").assert_refused("contains no data files")
 
@@ -298,7 +329,7 @@ class TestStop:
             assert process.stderr is not None
             process.stdin.write(ROWS.encode() * 1000)
             process.stdin.flush()
-            while not (tmp_path / ".out.partial").exists():
+            while not list(tmp_path.glob(".out.*.partial")):
                 time.sleep(0.01)
             process.send_signal(number)
             assert process.wait(30) == 130
