@@ -255,25 +255,34 @@ def visualize(
 
 
 @click.command()
-@click.argument("model", type=FOLDER)
+@click.argument("model", metavar="FOLDER", type=FOLDER)
 @click.option("--host", default="127.0.0.1", show_default=True, help="address to listen on; 0.0.0.0: all interfaces")
 @click.option("--port", type=click.IntRange(1, 65535), default=8080, show_default=True)
 @click.option("--workers", type=click.IntRange(1, 256), help="worker processes [one per core]")
 @precision_option
 def serve(model: Path, host: str, port: int, workers: int | None, precision: str) -> int:
-    """Serve the model in the folder MODEL over HTTP, with a page to try it at the address that is printed."""
-    _check_model(model)
+    """Serve the model in FOLDER over HTTP, with a page to try it at the address that is printed.
+
+    If FOLDER holds folders of models instead, serve all of them: POST /models/NAME/invoke predicts with one.
+    """
+    from lstm_fcn.container.artifact import METADATA
+
+    has_models = not (model / METADATA).exists() and any(model.glob(f"*/{METADATA}"))
+    if not has_models:
+        _check_model(model)
     settings = {
         "LSTM_FCN_HOST": host,
         "SAGEMAKER_BIND_TO_PORT": str(port),
         "LSTM_FCN_PRECISION": precision,
         "LSTM_FCN_PAGE": "true",
+        "SAGEMAKER_MULTI_MODEL": str(has_models).lower(),
     }
     if workers:
         settings["SAGEMAKER_MODEL_SERVER_WORKERS"] = str(workers)
-    click.echo(f"http://{'localhost' if host == '0.0.0.0' else host}:{port}/")  # noqa: S104 - compared, not bound
+    path = "models" if has_models else ""
+    click.echo(f"http://{'localhost' if host == '0.0.0.0' else host}:{port}/{path}")  # noqa: S104 - compared, not bound
     with tempfile.TemporaryDirectory() as root:
-        (Path(root) / "model").symlink_to(model.resolve())
+        (Path(root) / ("models" if has_models else "model")).symlink_to(model.resolve())
         with _run_module("lstm_fcn.serving", {**settings, "SAGEMAKER_BASE_DIR": root}) as process:
             return process.wait()
 

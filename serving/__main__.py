@@ -10,7 +10,8 @@ USAGE = """Usage: serve
 
 Serves the model in model/ below SAGEMAKER_BASE_DIR (default /opt/ml) over HTTP on port 8080:
 GET /ping, GET /execution-parameters, and POST /invocations, which takes series without labels as CSV, JSON, JSON Lines
-or NPY and returns predictions as CSV, JSON or JSON Lines. Environment variables:
+or NPY and returns predictions as CSV, JSON or JSON Lines; and the Open Inference Protocol below /v2. Environment
+variables:
   LSTM_FCN_HOST                         address to listen on (0.0.0.0: all interfaces)
   SAGEMAKER_BIND_TO_PORT                port to listen on (8080)
   SAGEMAKER_MODEL_SERVER_WORKERS        worker processes (one per core)
@@ -21,6 +22,10 @@ or NPY and returns predictions as CSV, JSON or JSON Lines. Environment variables
   SAGEMAKER_CONTAINER_LOG_LEVEL         10 debug, 20 a line per request, 30 warnings only (20)
   LSTM_FCN_PRECISION                    float32 or bfloat16 (float32)
   LSTM_FCN_PAGE                         true: serve a page for trying the model at GET / (false)
+  LSTM_FCN_METRICS                      true: serve counts and durations for Prometheus at GET /metrics (false)
+  LSTM_FCN_MODEL_NAME                   name of the model below /v2/models (model)
+  SAGEMAKER_MULTI_MODEL                 true: serve many models: those in models/, and what POST /models loads (false)
+  LSTM_FCN_MODEL_MEMORY_MIB             memory of many models in all workers (80 % of what there is)
 """
 
 
@@ -50,17 +55,24 @@ def _announce() -> None:
     """Check the model and the settings, and print what is served. Raises `UserError` for an unusable one."""
     from lstm_fcn.container import artifact
     from lstm_fcn.container.csv_reader import describe_length
+    from lstm_fcn.container.errors import plural
     from lstm_fcn.container.media_types import CSV
     from lstm_fcn.serving.encode import Encoder, ResponseFormat
+    from lstm_fcn.serving.registry import find_models
     from lstm_fcn.serving.settings import Settings
 
     settings = Settings.from_environment()
+    where = f"port {settings.port}, {settings.workers} worker(s), {settings.precision}"
+    if settings.models_folder:
+        models = plural(len(find_models(settings.models_folder)), "model")
+        print(f"serving {settings.models_folder}: {models}, read when they are used; {where}", flush=True)
+        return
     metadata, _ = artifact.load(settings.model_folder)
     Encoder(metadata).outputs(ResponseFormat(CSV, settings.outputs))
     print(
         f"serving {settings.model_folder}: {len(metadata.problem.classes)} classes, "
         f"{describe_length(metadata.problem.length, metadata.problem.num_variables, metadata.problem.preprocessing)}; "
-        f"port {settings.port}, {settings.workers} worker(s), {settings.precision}",
+        f"{where}",
         flush=True,
     )
 

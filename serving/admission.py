@@ -4,8 +4,12 @@ import threading
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from werkzeug.exceptions import ServiceUnavailable
+
+if TYPE_CHECKING:  # see gunicorn_conf
+    from prometheus_client import Gauge
 
 MAX_REQUESTS = 128  # that a worker admits at a time; further ones get 503
 RETRY_AFTER = 1  # seconds
@@ -15,7 +19,7 @@ LARGE = 256 * 1024  # bytes of a body from which a request waits for its turn
 class Admission:
     """Counts the requests that are admitted, and gives turns to the large ones among them."""
 
-    def __init__(self, requests: int, size: int, turns: int) -> None:
+    def __init__(self, requests: int, size: int, turns: int, gauge: "Gauge | None" = None) -> None:
         """Set the limits.
 
         Args:
@@ -23,7 +27,9 @@ class Admission:
             size: bytes of their bodies together; a request that is alone is admitted whatever its size.
             turns: large requests worked on at a time. More of them would all finish late, and need memory for the
                 series of each.
+            gauge: is set to the number of admitted requests.
         """
+        self._gauge = gauge
         self._free_turns = turns
         self._waiting: deque[threading.Event] = deque()
         self._max_requests, self._max_bytes = requests, size
@@ -40,14 +46,18 @@ class Admission:
         with self._lock:
             if self._requests and (self._requests >= self._max_requests or self._bytes + size > self._max_bytes):
                 raise ServiceUnavailable("Too many requests are waiting; try again.", retry_after=RETRY_AFTER)
-            self._requests += 1
-            self._bytes += size
+            self._count(1, size)
         try:
             yield
         finally:
             with self._lock:
-                self._requests -= 1
-                self._bytes -= size
+                self._count(-1, -size)
+
+    def _count(self, requests: int, size: int) -> None:
+        self._requests += requests
+        self._bytes += size
+        if self._gauge:
+            self._gauge.set(self._requests)
 
     @contextmanager
     def turn(self, size: int) -> Iterator[None]:

@@ -1,15 +1,18 @@
-"""The HTTP interface: `/ping`, `/invocations`, `/execution-parameters` and an optional page; nothing else (S14)."""
+"""The HTTP interface: SageMaker's paths for one model (S14) or many (S34), those of the Open Inference Protocol, and on
+request `/metrics` and a page.
+"""
 
 import contextlib
 import logging
+import os
 import re
 import time
-from functools import lru_cache
+from functools import partial
 from itertools import count
+from pathlib import Path
 
 from flask import Flask, Request, Response, g, jsonify, request
 from werkzeug.exceptions import (
-    BadRequest,
     HTTPException,
     MethodNotAllowed,
     NotFound,
@@ -20,49 +23,56 @@ from werkzeug.exceptions import (
 from lstm_fcn.container import artifact
 from lstm_fcn.container.cores import available_cores
 from lstm_fcn.container.errors import AlgorithmError, UserError
-from lstm_fcn.container.media_types import CSV, RESPONSE_TYPES
-from lstm_fcn.serving.admission import MAX_REQUESTS, Admission
-from lstm_fcn.serving.decode import decode
-from lstm_fcn.serving.encode import Encoder, ResponseFormat
-from lstm_fcn.serving.negotiation import choose_format, request_type
+from lstm_fcn.container.memory import available_memory
+from lstm_fcn.serving import metrics, multi_model, open_inference
+from lstm_fcn.serving.endpoint import Endpoint, Steps
+from lstm_fcn.serving.invocation import Invocation
+from lstm_fcn.serving.metrics import Metrics
+from lstm_fcn.serving.models import ManyModels, Models, OneModel
 from lstm_fcn.serving.page import render
 from lstm_fcn.serving.predictor import Predictor
-from lstm_fcn.serving.recordings import decode_recordings, join_predictions
-from lstm_fcn.serving.settings import MEBIBYTE, Settings
+from lstm_fcn.serving.registry import Registry
+from lstm_fcn.serving.settings import MEBIBYTE, STATE, Settings
 
 logger = logging.getLogger(__name__)
 
-ROUTES = "GET /ping, POST /invocations and GET /execution-parameters"
 BATCH_PAYLOAD_MIB = 6  # the platform's default for one request of a batch job
 BATCH_PRODUCT_MIB = 100  # maximum of payload times concurrent requests (S27)
 DISCARDED_MIB = 1024  # maximum of a refused body that is read so that the client sees the response
 READ_SIZE = 64 * 1024
 MAX_PREDICTION_THREADS = 8  # per worker; each needs a copy of the model, and there are other workers
-MAX_BODIES = 8  # total size of the admitted bodies, in bodies of the largest size
-CHUNKED_SIZE = MEBIBYTE  # assumed for a body without Content-Length
+PREDICTING = ("invocations", "invoke", "infer")  # endpoints that are counted and logged
+HTML = "text/html; charset=utf-8"
+MEMORY_SHARE = 0.8  # of the container's memory, that many models may take
 
 
 def application() -> Flask:
-    """Create the application in a gunicorn worker: read the environment and load the model."""
+    """Create the application in a gunicorn worker: read the environment and load the model, or find the models."""
     started = time.perf_counter()
     settings, threads = Settings.from_environment(), min(available_cores(), MAX_PREDICTION_THREADS)
+    counts = Metrics()
+    if settings.models_folder:
+        registry = Registry(Path(os.environ[STATE]) / "models", settings.models_folder)
+        memory = settings.model_memory_mib * MEBIBYTE or int(available_memory() * MEMORY_SHARE)
+        many = ManyModels(registry, memory // settings.workers, threads, settings.precision, counts)
+        return create_app(many, settings, counts)
     predictor = Predictor(*artifact.load(settings.model_folder), threads, settings.precision)
-    logger.info("model loaded in %.0f ms; engine: %s", 1000 * (time.perf_counter() - started), predictor.engine)
-    return create_app(predictor, settings)
+    one = OneModel(predictor, settings.model_name)
+    seconds = time.perf_counter() - started
+    counts.add_model(one.model.name, predictor.engine, predictor.metadata.problem, seconds)
+    logger.info("model loaded in %.0f ms; engine: %s", 1000 * seconds, predictor.engine)
+    return create_app(one, settings, counts)
 
 
-def create_app(predictor: Predictor, settings: Settings) -> Flask:
-    """Create the web application for a loaded model."""
+def create_app(models: Models, settings: Settings, counts: Metrics | None = None) -> Flask:
+    """Create the web application for one model or many."""
     app = Flask(__name__, static_folder=None)
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
-    limit = settings.max_body_mib * MEBIBYTE
-    admission = Admission(MAX_REQUESTS, MAX_BODIES * limit, turns=available_cores())
-    encoder = Encoder(predictor.metadata)
+    counts = counts or Metrics()
+    endpoint = Endpoint(models, settings, counts)
 
-    @lru_cache(maxsize=256)
-    def response_format(accept: str, media_type: str) -> ResponseFormat:
-        same = media_type if media_type in RESPONSE_TYPES else CSV
-        return choose_format(accept, ResponseFormat(settings.response_type or same, settings.outputs))
+    def invoke(name: str) -> Response:
+        return endpoint.answer(name, partial(Invocation, settings))
 
     @app.get("/ping")
     def ping() -> Response:
@@ -80,49 +90,28 @@ def create_app(predictor: Predictor, settings: Settings) -> Flask:
             parameters["BatchStrategy"] = "MULTI_RECORD"
         return jsonify(parameters)
 
-    @app.post("/invocations")
-    def invocations() -> Response:
-        """Predict series: one prediction each, in the same order (S20, S24)."""
-        with admission.admit(CHUNKED_SIZE if request.content_length is None else min(request.content_length, limit)):
-            steps = g.steps
-            # Read the body first: a client that is still sending would not see an error about its headers.
-            body = _read_body(request, limit)
-            steps.end("read")
-            media_type = request_type(request.headers.get("Content-Type", ""))
-            chosen = response_format(request.headers.get("Accept", ""), media_type)
-            encoder.outputs(chosen)
-            with admission.turn(len(body)):
-                steps.end("wait")
-                recordings = decode_recordings(body, media_type, predictor.metadata)
-                parts = recordings.series if recordings else [decode(body, media_type, predictor.metadata)]
-                steps.rows = sum(map(len, parts))
-                steps.end("parse")
-                if steps.rows == 0:
-                    return Response(status=204)
-                predictions = join_predictions([predictor.predict(part) for part in parts])
-                steps.end("predict")
-                places = recordings.places(predictor.metadata) if recordings else None
-                text = encoder.encode(predictions, chosen, places)
-                steps.end("encode")
-        # A batch transform job concatenates the responses; otherwise a last newline is noise (S31).
-        return Response(text if settings.batch else text.removesuffix("\n"), content_type=chosen.content_type)
-
-    if settings.page:
-        html, headers = render(predictor.metadata, limit)
-
-        @app.get("/")
-        def page() -> Response:
-            """The page for trying the model in a browser."""
-            return Response(html, headers=headers, content_type="text/html; charset=utf-8")
-
+    open_inference.add_routes(app, endpoint)
+    if isinstance(models, ManyModels):
+        multi_model.add_routes(app, models, invoke)
+    if isinstance(models, OneModel):
+        name = models.model.name
+        app.add_url_rule("/invocations", "invocations", lambda: invoke(name), methods=["POST"])
+    if isinstance(models, OneModel) and settings.page:
+        html, headers = render(models.model.predictor.metadata, endpoint.max_body)
+        app.add_url_rule("/", "page", lambda: Response(html, headers=headers, content_type=HTML))
+    if settings.metrics:
+        app.add_url_rule("/metrics", "metrics", lambda: Response(counts.text(), content_type=metrics.CONTENT_TYPE))
     _register_error_handlers(app, settings)
-    _register_log(app)
+    _register_log(app, counts)
     return app
 
 
 def _register_error_handlers(app: Flask, settings: Settings) -> None:
     """Turn every error into a status and a short text, never a traceback (S21)."""
-    routes = f"GET /, {ROUTES}" if settings.page else ROUTES
+    rules = sorted(app.url_map.iter_rules(), key=lambda rule: rule.rule)
+    methods = ("GET", "POST", "DELETE")
+    found = [f"{name} {rule.rule}" for rule in rules for name in methods if name in (rule.methods or ())]
+    routes = ", ".join(found).replace("<name>", "NAME")
 
     @app.errorhandler(UserError)
     def user_error(error: UserError) -> Response:
@@ -145,7 +134,8 @@ def _register_error_handlers(app: Flask, settings: Settings) -> None:
     @app.errorhandler(MethodNotAllowed)
     def no_route(error: NotFound | MethodNotAllowed) -> Response:
         _discard_body(request)  # gunicorn would close a connection that it announced to keep
-        response = _text(f"{error.name}; supported: {routes}.", error.code)
+        is_route = error.description == type(error).description  # otherwise a model is not found
+        response = _text(f"{error.name}; supported: {routes}." if is_route else str(error.description), error.code)
         if isinstance(error, MethodNotAllowed) and error.valid_methods:
             response.headers["Allow"] = ", ".join(error.valid_methods)
         return response
@@ -160,69 +150,30 @@ def _register_error_handlers(app: Flask, settings: Settings) -> None:
         return _text("Internal error; see the traceback in the log.", AlgorithmError.http_status)
 
 
-def _register_log(app: Flask) -> None:
-    """Log one line for each request to /invocations: its id, status, rows and the time of each step."""
+def _register_log(app: Flask, counts: Metrics) -> None:
+    """Count and log each request for predictions: its id, status, rows and the time of each step."""
     numbers = count(1)
 
     @app.before_request
     def start() -> None:
-        g.steps = _Steps()
+        g.steps = Steps()
 
     @app.after_request
     def log(response: Response) -> Response:
-        if request.path == "/invocations" and logger.isEnabledFor(logging.INFO):
+        if request.endpoint not in PREDICTING:
+            return response
+        counts.add_request(g.steps.model, response.status_code, g.steps.milliseconds)
+        if logger.isEnabledFor(logging.INFO):
             given = request.headers.get("X-Amzn-SageMaker-Inference-Id", "")
             parts = [f"id={given if re.fullmatch('[!-~]{1,64}', given) else next(numbers)}"]
+            if request.endpoint != "invocations":
+                parts.append(f"model={g.steps.model or '-'}")
             parts += [f"status={response.status_code}", f"rows={g.steps.rows}"]
             parts += [f"{step}_ms={milliseconds:.2f}" for step, milliseconds in g.steps.milliseconds.items()]
             if response.status_code >= 400:
                 parts.append(f"error={response.get_data(as_text=True).strip()!r}")
             logger.info("invocation %s", " ".join(parts))
         return response
-
-
-class _Steps:
-    """The duration of each step of a request."""
-
-    def __init__(self) -> None:
-        self.rows = 0
-        self.milliseconds: dict[str, float] = {}
-        self._last = time.perf_counter()
-
-    def end(self, step: str) -> None:
-        """End a step; the next one starts now."""
-        now = time.perf_counter()
-        self.milliseconds[step] = 1000 * (now - self._last)
-        self._last = now
-
-
-def _read_body(incoming: Request, limit: int) -> bytes:
-    """Read the whole body, chunked or not (S23). werkzeug's limit would silently truncate a chunked one."""
-    stream = incoming.environ["wsgi.input"]
-    declared = incoming.content_length
-    if declared is not None and declared > limit:
-        raise RequestEntityTooLarge
-    try:
-        body: bytes = stream.read(limit + 1)
-    except Exception as error:  # gunicorn's own classes: an invalid chunk, a closed or silent connection
-        _close_connection(incoming)
-        raise BadRequest(f"The request body cannot be read: {error}.") from error
-    if len(body) > limit:
-        raise RequestEntityTooLarge
-    if declared is not None and len(body) < declared:
-        raise BadRequest(f"The request body ends after {len(body)} of {declared} bytes.")
-    return body
-
-
-def _close_connection(incoming: Request) -> None:
-    """Announce that the connection is closed: after an invalid body the start of the next request is unknown.
-
-    gunicorn drops an application's `Connection` header and has no other public way; where its request object is not
-    found, the connection is closed unannounced.
-    """
-    server_request = getattr(getattr(incoming.environ["wsgi.input"], "reader", None), "req", None)
-    if server_request is not None:
-        server_request.force_close()
 
 
 def _discard_body(incoming: Request) -> None:
@@ -235,4 +186,7 @@ def _discard_body(incoming: Request) -> None:
 
 
 def _text(message: str, status: int) -> Response:
+    """An error in the form of the protocol of the request."""
+    if request.path.startswith(f"{open_inference.PREFIX}/"):
+        return open_inference.error_response(message, status)
     return Response(message + "\n", status=status, content_type="text/plain; charset=utf-8")

@@ -61,15 +61,19 @@ def _decode_npy(body: bytes, metadata: Metadata) -> NDArray[np.float64]:
     """An array `[N, M, L]` of numbers, or `[N, L]` for one variable; pickled objects are refused."""
     if not body:
         return _stack([], metadata)
-    array = _read_npy(body)
+    return complete_series(_read_npy(body), SOURCE, metadata)
+
+
+def complete_series(array: NDArray[Any], place: str, metadata: Metadata) -> NDArray[np.float64]:
+    """The complete series of an array `[N, M, L]`, or `[N, L]` for one variable. Raises `UserError` as `decode`."""
     variables = metadata.problem.num_variables
     if array.ndim == 2 and variables == 1:
         array = array[:, np.newaxis, :]
     if array.ndim != 3 or array.shape[1] != variables:
         wanted = "[series, values]" if variables == 1 else f"[series, {variables} variables, values]"
-        raise UserError(f"{SOURCE}: the array has shape {array.shape}; it must be {wanted}.")
+        raise UserError(f"{place}: the array has shape {array.shape}; it must be {wanted}.")
     rows = enumerate(array.astype(np.float64), 1)
-    return _stack([_complete(row, f"{SOURCE}, series {number}", metadata) for number, row in rows], metadata)
+    return _stack([_complete(row, f"{place}, series {number}", metadata) for number, row in rows], metadata)
 
 
 DECODERS: dict[str, Callable[[bytes, Metadata], NDArray[np.float64]]] = {
@@ -113,10 +117,10 @@ def _numbers(item: Any, place: str, metadata: Metadata) -> NDArray[np.float64]:
     if not isinstance(values, list):
         raise UserError(f"{place} must be {_layouts(metadata)}.")
     if metadata.problem.num_variables == 1:
-        return _list_of_numbers(values, place)[np.newaxis]
+        return list_of_numbers(values, place)[np.newaxis]
     if len(values) != metadata.problem.num_variables or not all(isinstance(variable, list) for variable in values):
         raise UserError(f"{place} is {shorten(values)}; it must be {_layouts(metadata)}, one list for each variable.")
-    rows = [_list_of_numbers(variable, f"{place}, variable {number}") for number, variable in enumerate(values, 1)]
+    rows = [list_of_numbers(variable, f"{place}, variable {number}") for number, variable in enumerate(values, 1)]
     for number, row in enumerate(rows, 1):
         if len(row) != len(rows[0]):
             raise UserError(
@@ -126,7 +130,8 @@ def _numbers(item: Any, place: str, metadata: Metadata) -> NDArray[np.float64]:
     return np.stack(rows)
 
 
-def _list_of_numbers(values: list[Any], place: str) -> NDArray[np.float64]:
+def list_of_numbers(values: list[Any], place: str) -> NDArray[np.float64]:
+    """Values of a JSON list, NaN for null. Raises `UserError` for anything that is not a number."""
     if not set(map(type, values)) <= {int, float, type(None)}:
         bad = next(k for k, value in enumerate(values) if type(value) not in (int, float, type(None)))
         raise UserError(f"{place}, value {bad + 1} is {shorten(values[bad])}; every value must be a finite number.")

@@ -112,6 +112,23 @@ class Encoder:
                 columns |= zip(self._names(output), values.T, strict=True)
         return columns
 
+    def tensor(self, output: str, predictions: "Predictions") -> tuple[str, list[int], list[str]]:
+        """An output as a tensor: its datatype and shape in the Open Inference Protocol, and its values as JSON, flat.
+
+        Raises:
+            UserError: the model does not have it.
+        """
+        self.outputs(ResponseFormat(JSON, (output,)))
+        count = len(predictions.probabilities)
+        if output == "predicted_label":
+            if not self._has_columns:
+                return "BYTES", [count], [self._json_names[k] for k in predictions.most_probable.tolist()]
+            targets = self._targets(predictions)
+            return "INT64", list(targets.shape), list(map(str, targets.ravel().tolist()))
+        rows = _numbers(output, predictions)
+        shape = [count] if output == "probability" else [count, len(rows[0]) if rows else 0]
+        return "FP32", shape, [cell for row in rows for cell in row]
+
     def _names(self, output: str) -> Sequence[str]:
         """The column names of an output, derived from the columns of the training data if it had a header."""
         problem = self._problem

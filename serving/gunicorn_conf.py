@@ -3,13 +3,18 @@
 import ctypes
 import os
 import resource
+import shutil
 import socket
 import struct
+import tempfile
+from pathlib import Path
 from typing import Any
 
-# Not the app: ONNX Runtime starts a thread when it is imported, and a fork would wait for it in the end.
+# Not the app: ONNX Runtime starts a thread when it is imported, and a fork would wait for it in the end; and
+# prometheus_client looks for the folder of the counts when it is imported.
 from lstm_fcn.serving.admission import MAX_REQUESTS
-from lstm_fcn.serving.settings import Settings
+from lstm_fcn.serving.registry import Registry, find_models
+from lstm_fcn.serving.settings import STATE, Settings
 
 _settings = Settings.from_environment()
 
@@ -49,6 +54,19 @@ logconfig_dict = {
 }
 
 
+def on_starting(server: Any) -> None:  # noqa: ARG001
+    """Create the folder of what workers share and what outlives them: counts, and the names of many models."""
+    state = Path(tempfile.mkdtemp(prefix="lstm-fcn-", dir=worker_tmp_dir))
+    os.environ[STATE] = str(state)
+    if _settings.metrics:
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(state)
+    if _settings.models_folder:
+        (state / "models").mkdir()
+        registry = Registry(state / "models", _settings.models_folder)
+        for folder in find_models(_settings.models_folder):
+            registry.add(folder.name, folder)
+
+
 def when_ready(server: Any) -> None:
     """Set socket options that accepted connections inherit, so that silent clients do not occupy threads."""
     for listener in server.LISTENERS:
@@ -57,3 +75,16 @@ def when_ready(server: Any) -> None:
         # The kernel hands a connection over once the client has sent something: thousands may send nothing.
         if hasattr(socket, "TCP_DEFER_ACCEPT"):  # on Linux only
             listener.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, IDLE_SECONDS)
+
+
+def child_exit(server: Any, worker: Any) -> None:  # noqa: ARG001
+    """Forget the requests that an ended worker had in progress."""
+    if _settings.metrics:
+        from prometheus_client.multiprocess import mark_process_dead
+
+        mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
+
+
+def on_exit(server: Any) -> None:  # noqa: ARG001
+    """Remove what the workers shared."""
+    shutil.rmtree(os.environ[STATE], ignore_errors=True)

@@ -1,6 +1,7 @@
 """Content negotiation: the media type of a request and the format of its response (S16 to S19)."""
 
 from dataclasses import replace
+from functools import lru_cache
 
 from werkzeug.datastructures import Accept
 from werkzeug.exceptions import NotAcceptable, UnsupportedMediaType
@@ -22,6 +23,7 @@ def request_type(content_type: str) -> str:
     return media_type
 
 
+@lru_cache(maxsize=256)
 def choose_format(accept: str, default: ResponseFormat) -> ResponseFormat:
     """The supported format that an `Accept` header ranks highest; `default` for `*/*` or an empty header.
 

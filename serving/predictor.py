@@ -54,9 +54,14 @@ class Predictor:
     """A loaded model. Several threads can predict at a time; they share the cores block by block."""
 
     def __init__(
-        self, metadata: artifact.Metadata, graph: bytes, threads: int, precision: Precision = "float32"
+        self,
+        metadata: artifact.Metadata,
+        graph: bytes,
+        threads: int,
+        precision: Precision = "float32",
+        pool: ThreadPoolExecutor | None = None,
     ) -> None:
-        """Prepare a model, as `artifact.load` returns it, to run on `threads` threads.
+        """Prepare a model, as `artifact.load` returns it, to run on `threads` threads, which several may share.
 
         Raises:
             UserError: the installed engine does not support bfloat16.
@@ -75,7 +80,7 @@ class Predictor:
         self._block = GPU_BLOCK if self.engine == "CUDA" else BLOCK
         self._turns = threading.Semaphore(threads)
         self._threads = threads
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="predict")
+        self._pool = pool or ThreadPoolExecutor(threads, thread_name_prefix="predict")
 
     def predict(self, series: NDArray[np.float64]) -> Predictions:
         """Predict complete series, float64 `[N, M, length]`, not scaled.

@@ -16,7 +16,6 @@ from lstm_fcn.container.recording import Preparation, Window, Windows
 from lstm_fcn.container.recording_text import Rows, names_recording, parse_columns, parse_csv
 from lstm_fcn.serving.decode import SOURCE, parse_json
 from lstm_fcn.serving.encode import Places
-from lstm_fcn.serving.predictor import Predictions
 
 MOST_WINDOWS = 100_000  # in a request
 JSON_RECORDING = re.compile(rb'\s*\{\s*"recording"')
@@ -41,11 +40,6 @@ class Recordings(NamedTuple):
             starts, ends = (format_times(window.times[:, step], preparation) for step in (0, -1))
             found += [(name, start, end) for start, end in zip(starts, ends, strict=True)]
         return found
-
-
-def join_predictions(parts: Sequence[Predictions]) -> Predictions:
-    """Predictions one after the other."""
-    return parts[0] if len(parts) == 1 else Predictions(*(np.concatenate(each) for each in zip(*parts, strict=True)))
 
 
 def preparation_of(metadata: Metadata) -> Preparation:

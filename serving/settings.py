@@ -12,6 +12,7 @@ from lstm_fcn.container.media_types import RESPONSE_TYPES, Precision, parse_outp
 from lstm_fcn.container.optml import OptML
 
 MEBIBYTE = 1024 * 1024
+STATE = "_LSTM_FCN_STATE"  # set by the master process: the folder that all workers share
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,10 @@ class Settings:
     batch: bool  # requests come from a batch transform job (S29)
     local_batch: bool  # from the local mode of the Python SDK, the only one to write `True` (S28)
     page: bool = False  # serve a page for trying the model at `GET /`
+    model_name: str = "model"  # of the only model, in the Open Inference Protocol
+    models_folder: Path | None = None  # of many models, loaded when they are used (S34); None: there is one
+    model_memory_mib: int = 0  # for many models, in all workers; 0: most of what there is
+    metrics: bool = False  # serve counts at `GET /metrics`
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Settings":
@@ -41,8 +46,9 @@ class Settings:
         batch = batch_text.lower() == "true"
         # 0 means no limit; ours is then the limit of asynchronous requests.
         max_body = _integer(environment, "SAGEMAKER_MAX_PAYLOAD_IN_MB", 100 if batch else 25, 0, 1024)
+        opt_ml = OptML.from_environment(environment)
         return cls(
-            model_folder=OptML.from_environment(environment).model,
+            model_folder=opt_ml.model,
             host=environment.get("LSTM_FCN_HOST", "").strip() or "0.0.0.0",  # noqa: S104 - a container's own network
             port=_integer(environment, "SAGEMAKER_BIND_TO_PORT", 8080, 1, 65535),
             workers=workers,
@@ -54,8 +60,16 @@ class Settings:
             log_level=_integer(environment, "SAGEMAKER_CONTAINER_LOG_LEVEL", 20, 0, 50),
             batch=batch,
             local_batch=batch_text == "True",
-            page=_choice(environment, "LSTM_FCN_PAGE", ("true", "false")) == "true",
+            page=_is_true(environment, "LSTM_FCN_PAGE"),
+            model_name=environment.get("LSTM_FCN_MODEL_NAME", "").strip() or "model",
+            models_folder=opt_ml.root / "models" if _is_true(environment, "SAGEMAKER_MULTI_MODEL") else None,
+            model_memory_mib=_integer(environment, "LSTM_FCN_MODEL_MEMORY_MIB", 0, 0, 2**24),
+            metrics=_is_true(environment, "LSTM_FCN_METRICS"),
         )
+
+
+def _is_true(environment: Mapping[str, str], name: str) -> bool:
+    return _choice(environment, name, ("true", "false")) == "true"
 
 
 def _integer(environment: Mapping[str, str], name: str, default: int, low: int, high: int) -> int:

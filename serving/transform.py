@@ -245,7 +245,7 @@ def _create_partial(path: Path) -> tuple[Path, BinaryIO]:
     file = partial.open("xb")
     with contextlib.suppress(OSError):  # a file system without locks
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    if not partial.exists():  # taken for a leftover before it was locked
+    if not partial.exists():  # removed as a leftover before it was locked
         file.close()
         return _create_partial(path)
     return partial, file

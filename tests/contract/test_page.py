@@ -23,6 +23,7 @@ from lstm_fcn.container.csv_header import Columns
 from lstm_fcn.container.preprocess import Preprocessing
 from lstm_fcn.container.recording import SECOND, Preparation
 from lstm_fcn.serving.app import create_app
+from lstm_fcn.serving.models import OneModel
 from lstm_fcn.serving.page import NO_EXPLANATION
 from lstm_fcn.serving.predictor import Predictor
 from lstm_fcn.serving.settings import Settings
@@ -83,7 +84,7 @@ def sites(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     ]
     servers, sites = [], {}
     for model in models:
-        app = create_app(Predictor(*artifact.load(model), threads=1), Settings.from_environment(SETTINGS))
+        app = create_app(OneModel(Predictor(*artifact.load(model), threads=1)), Settings.from_environment(SETTINGS))
         server = make_server("127.0.0.1", 0, with_bounded_input(app.wsgi_app), threaded=True)
         threading.Thread(target=server.serve_forever, daemon=True).start()
         servers.append(server)

@@ -23,6 +23,7 @@ from lstm_fcn.container.media_types import REQUEST_TYPES
 from lstm_fcn.container.preprocess import Preprocessing
 from lstm_fcn.serving.app import create_app
 from lstm_fcn.serving.decode import decode
+from lstm_fcn.serving.models import OneModel
 from lstm_fcn.serving.predictor import Predictor
 from lstm_fcn.serving.settings import Settings
 from tests.models import GOLDEN, save_plain_model
@@ -145,7 +146,7 @@ def predictor(number: int) -> Predictor:
 
 @cache
 def client(number: int) -> FlaskClient:
-    return create_app(predictor(number), Settings.from_environment({})).test_client()
+    return create_app(OneModel(predictor(number)), Settings.from_environment({})).test_client()
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {"csv": fuzz_csv, "decode": fuzz_decode, "http": fuzz_http}

@@ -27,5 +27,5 @@ def test_what_the_pages_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
             assert blocks
             run_blocks([block for block in blocks if "sagemaker" not in block[1]], tmp_path, images)
     finally:
-        docker("rm", "--force", "endpoint", "isolated", "algo-2", check=False)
+        docker("rm", "--force", "endpoint", "isolated", "counted", "algo-2", check=False)
         docker("network", "rm", "training", check=False)

@@ -12,8 +12,9 @@ import pytest
 from flask.testing import FlaskClient
 
 from lstm_fcn.container import artifact
-from lstm_fcn.serving import app as app_module
+from lstm_fcn.serving import endpoint as endpoint_module
 from lstm_fcn.serving.app import application, create_app
+from lstm_fcn.serving.models import OneModel
 from lstm_fcn.serving.predictor import Predictions, Predictor
 from lstm_fcn.serving.settings import Settings
 from tests.models import LABELS, NAMES, ROWS, SERIES, save_model_of_variables, save_plain_model
@@ -32,7 +33,7 @@ def client(predictor: Predictor) -> FlaskClient:
 
 
 def make_client(predictor: Predictor, **environment: str) -> FlaskClient:
-    return create_app(predictor, Settings.from_environment(environment)).test_client()
+    return create_app(OneModel(predictor), Settings.from_environment(environment)).test_client()
 
 
 class TestRequests:
@@ -235,7 +236,7 @@ class TestRefusals:
     def test_other_routes(self, client: FlaskClient, method: str, path: str, status: int) -> None:
         response = client.open(path, method=method)
         assert response.status_code == status
-        assert "; supported: GET /ping, POST /invocations and GET /execution-parameters." in response.text
+        assert "; supported: GET /execution-parameters, POST /invocations, GET /ping, GET /v2, " in response.text
         assert ("Allow" in response.headers) == (status == 405)
 
     def test_a_larger_body_than_allowed(self, predictor: Predictor) -> None:
@@ -272,7 +273,7 @@ class TestRefusals:
             return predict(*arguments)  # type: ignore[arg-type]
 
         monkeypatch.setattr(predictor, "predict", wait)
-        monkeypatch.setattr(app_module, "MAX_REQUESTS", 1)
+        monkeypatch.setattr(endpoint_module, "MAX_REQUESTS", 1)
         client = make_client(predictor)
         first: list[int] = []
         thread = threading.Thread(

@@ -12,6 +12,7 @@ from werkzeug.test import TestResponse
 
 from lstm_fcn.container import artifact
 from lstm_fcn.serving.app import create_app
+from lstm_fcn.serving.models import OneModel
 from lstm_fcn.serving.predictor import Predictor
 from lstm_fcn.serving.settings import Settings
 from tests.models import CLASSES, GOLDEN, LABELS, NAMES, ROWS, SERIES, SLOPE, probabilities, save_plain_model
@@ -34,7 +35,9 @@ def trained() -> FlaskClient:
 
 
 def make_client(folder: Path) -> FlaskClient:
-    return create_app(Predictor(*artifact.load(folder), threads=1), Settings.from_environment({})).test_client()
+    return create_app(
+        OneModel(Predictor(*artifact.load(folder), threads=1)), Settings.from_environment({})
+    ).test_client()
 
 
 def invoke(client: FlaskClient, body: bytes | str, content_type: str = "text/csv", accept: str = "") -> TestResponse:

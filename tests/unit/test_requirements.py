@@ -15,6 +15,7 @@ EXTRAS: dict[str, list[str]] = DECLARED["optional-dependencies"]
 PACKAGES = {
     "botocore": "boto3",
     "markupsafe": "jinja2",
+    "prometheus_client": "prometheus-client",
     "simdjson": "pysimdjson",
     "sklearn": "scikit-learn",
     "sqlalchemy": "optuna",

@@ -12,8 +12,9 @@ from hypothesis.extra import numpy as npst
 from numpy.typing import NDArray
 
 from lstm_fcn.container.errors import UserError
+from lstm_fcn.container.memory import available_memory
 from lstm_fcn.training.data import store
-from lstm_fcn.training.data.store import MappedArray, Store, available_memory
+from lstm_fcn.training.data.store import MappedArray, Store
 
 blocks_of_numbers = st.lists(
     npst.arrays(np.float32, npst.array_shapes(max_dims=2, max_side=5, min_side=0), elements=st.floats(width=32)),

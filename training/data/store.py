@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from lstm_fcn.container.errors import UserError
+from lstm_fcn.container.memory import available_memory
 
 MEMORY_LIMIT = 512 * 1024 * 1024  # bytes of one store; joining its blocks briefly takes twice as much
 
@@ -124,14 +125,3 @@ class Store:
 def scratch_folder() -> Path:
     """Folder for temporary files: `TMPDIR`, else `/tmp` (T14)."""
     return Path(tempfile.gettempdir())
-
-
-def available_memory(cgroup_root: Path = Path("/sys/fs/cgroup")) -> int:
-    """Bytes of memory of this machine, or of the container's limit."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    for name in ("memory.max", "memory/memory.limit_in_bytes"):  # cgroup v2, v1
-        try:
-            return min(memory, int((cgroup_root / name).read_text()))
-        except (OSError, ValueError):
-            continue
-    return memory
