@@ -1,6 +1,5 @@
 """An AWS account: send requests after checking them, and explain what AWS refuses."""
 
-import contextlib
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -119,7 +118,7 @@ def send(requests: Sequence[Request], account: Account) -> list[dict[str, Any]]:
     """Check all requests, then send them in order; if one is refused, delete what the earlier ones created.
 
     Raises:
-        UserError: see `check`, `check_data` and `explain`.
+        UserError: see `check`, `check_data` and `explain`; names what was created and could not be deleted.
     """
     check(requests)
     check_data(requests, account)
@@ -127,14 +126,26 @@ def send(requests: Sequence[Request], account: Account) -> list[dict[str, Any]]:
     for request in requests:
         try:
             replies.append(account.call(request))
-        except UserError:
-            for earlier in reversed(requests[: len(replies)]):
-                noun = earlier.operation.removeprefix("Create")
-                if noun in ("Model", "EndpointConfig"):
-                    with contextlib.suppress(UserError):
-                        account.call(about(noun, earlier.parameters[f"{noun}Name"], "Delete"))
+        except UserError as error:
+            left = [name for earlier in reversed(requests[: len(replies)]) if (name := _undo(earlier, account))]
+            if left:
+                raise type(error)(f"{error} Created before that, and not deleted: {', '.join(left)}.") from error
             raise
     return replies
+
+
+def _undo(request: Request, account: Account) -> str:
+    """Delete what a request created; returns what is left of it."""
+    if request.operation == "PutObject":  # which may have replaced a file that is still needed
+        return "s3://{Bucket}/{Key}".format(**request.parameters)
+    noun = request.operation.removeprefix("Create")
+    if noun in ("Model", "EndpointConfig", "ModelPackageGroup"):
+        name = request.parameters[f"{noun}Name"]
+        try:
+            account.call(about(noun, name, "Delete"))
+        except UserError:
+            return f"{noun} {name}"
+    return ""
 
 
 def about(noun: str, name: str, verb: str = "Describe") -> Request:
