@@ -3,12 +3,12 @@
 It is made from `model.json` alone, so that the same model has the same card wherever it was trained.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lstm_fcn.container.errors import plural
-from lstm_fcn.container.hyperparameters import parse_hyperparameters
+from lstm_fcn.container.hyperparameters import changed
 from lstm_fcn.container.problem import Problem
 
 if TYPE_CHECKING:
@@ -137,11 +137,9 @@ def _data(problem: Problem) -> str:
 
 def _settings(metadata: "Metadata") -> str:
     """What differs from the defaults, and the versions."""
-    given = metadata.hyperparameters
-    usual: Mapping[str, Any] = parse_hyperparameters({}).model_dump(by_alias=True)
-    changed = [(f"`{name}`", value) for name, value in given.items() if value != usual.get(name)]
+    rows = ((f"`{name}`", value) for name, value in changed(metadata.hyperparameters).items())
     versions = ", ".join(f"{name} {number}" for name, number in metadata.versions.items())
-    return _table(("hyperparameter", "value"), changed) + f"\n\nThe others have their defaults. Made with {versions}."
+    return _table(("hyperparameter", "value"), rows) + f"\n\nThe others have their defaults. Made with {versions}."
 
 
 def _table(head: tuple[str, str], rows: Iterable[tuple[str, object]]) -> str:

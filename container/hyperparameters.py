@@ -376,6 +376,12 @@ def parse_hyperparameters(raw: Mapping[str, Any]) -> Hyperparameters:
     return settings
 
 
+def changed(hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The hyperparameters of a model that differ from the defaults."""
+    usual = parse_hyperparameters({}).model_dump(by_alias=True)
+    return {name: value for name, value in hyperparameters.items() if value != usual.get(name)}
+
+
 def _problem(name: str, raw: Mapping[str, Any]) -> str:
     if name not in PARAMETERS:
         close = difflib.get_close_matches(name.lower().replace("_", "-"), PARAMETERS, n=1)
