@@ -26,6 +26,7 @@ EXAMPLES = {
     "Url": "s3://BUCKET/FOLDER/model.tar.gz",
     "DestinationS3Uri": "s3://BUCKET/FOLDER",
     "KmsKeyId": "1234abcd-12ab-34cd-56ef-1234567890ab or arn:aws:kms:REGION:123456789012:key/ID",
+    "ApprovalDescription": "a single line",
 }
 _NAMES = ("TrainingJob", "HyperParameterTuningJob", "TransformJob", "Model", "Endpoint", "EndpointConfig", "Entity")
 EXAMPLES |= {f"{noun}Name": "letters, digits and single hyphens between them" for noun in _NAMES}
@@ -58,6 +59,11 @@ def service_model(service: str) -> ServiceModel:
 def values_of(shape: str) -> list[str]:
     """The values of one of SageMaker's enumerations, such as `TrainingInstanceType`."""
     return list(service_model("sagemaker").shape_for(shape).enum)
+
+
+def fits(value: str, shape: str) -> bool:
+    """Whether the form and size of a value are those of one of SageMaker's types, such as `CustomerMetadataValue`."""
+    return not any(_text(value, service_model("sagemaker").shape_for(shape), ""))
 
 
 def _problems(value: Any, shape: Shape, path: str) -> Iterator[str]:
@@ -117,4 +123,5 @@ def _translate(pattern: str) -> str:
     """The service's pattern in Python's notation; empty if Python has none for it."""
     for category, characters in _CATEGORIES.items():
         pattern = pattern.replace(category, characters)
+    pattern = pattern.replace("*)${", "){")  # the patterns of CustomerMetadataProperties count the wrong thing
     return "" if r"\p" in pattern or r"\uD8" in pattern else pattern

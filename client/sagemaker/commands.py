@@ -12,13 +12,14 @@ from typing import Any, TypeVar
 import click
 from tqdm import tqdm
 
-from lstm_fcn.client.sagemaker import images, jobs
-from lstm_fcn.client.sagemaker.account import Account
+from lstm_fcn.client.sagemaker import images, jobs, packages
+from lstm_fcn.client.sagemaker.account import Account, send
 from lstm_fcn.client.sagemaker.batch import Batch, transform_job
 from lstm_fcn.client.sagemaker.checks import check
 from lstm_fcn.client.sagemaker.endpoint import Endpoint, endpoint
 from lstm_fcn.client.sagemaker.jobs import Kind, State
-from lstm_fcn.client.sagemaker.options import CAPTURE, FROM_JOB, KIND, NAMING, RANGE, settings_options
+from lstm_fcn.client.sagemaker.options import CAPTURE, DRY_RUN, FROM_JOB, KIND, NAMING, RANGE, settings_options
+from lstm_fcn.client.sagemaker.packages import Registration
 from lstm_fcn.client.sagemaker.request import MAX_NAME, MAX_TUNING_NAME, Request, unique_name
 from lstm_fcn.client.sagemaker.specification import Specification, publication
 from lstm_fcn.client.sagemaker.training import Search, Training, searched_ranges, training_job, tuning_job
@@ -38,7 +39,7 @@ def sagemaker() -> None:
     """
 
 
-# Create
+# Create and register
 
 
 @sagemaker.command()
@@ -84,12 +85,13 @@ def tune(from_job: str, **given: Any) -> None:
 @CAPTURE
 @NAMING
 def deploy(data_capture: tuple[int, str] | None, **given: Any) -> None:
-    """Create an endpoint for a model: on instances, serverless or asynchronous."""
+    """Create an endpoint for a model or a model package: on instances, serverless or asynchronous."""
     name = _name(given)
-    given["model_data"] = _model_data(given)
+    _select_model(given)
     given["capture_percent"], given["capture_output"] = data_capture or (0, "")
     settings = _settings(Endpoint, given)
-    plan = [f"Endpoint {name}", *_endpoint_plan(name, settings)]
+    origin = [f"  model package: {settings.package}"] if settings.package else []
+    plan = [f"Endpoint {name}", *origin, *_endpoint_plan(name, settings)]
     _run(jobs.ENDPOINT, name, plan, endpoint(name, settings), given["dry_run"])
 
 
@@ -100,7 +102,7 @@ def deploy(data_capture: tuple[int, str] | None, **given: Any) -> None:
 def transform(**given: Any) -> None:
     """Predict whole folders of files in S3."""
     name = _name(given)
-    given["model_data"] = _model_data(given)
+    _select_model(given)
     batch = _settings(Batch, given)
     plan = [
         f"Transform job {name}: {batch.data}",
@@ -110,6 +112,49 @@ def transform(**given: Any) -> None:
     if not batch.model:
         plan.append(f"  the model {name} is kept, at no cost; to delete it: lstm-fcn sagemaker delete {name}")
     _run(jobs.TRANSFORM, name, plan, transform_job(name, batch), given["dry_run"])
+
+
+@sagemaker.command()
+@settings_options(Registration)
+@FROM_JOB
+@DRY_RUN
+def register(dry_run: bool, **given: Any) -> None:
+    """Register a model in the Model Registry: a new version in a model package group."""
+    _select_model(given)
+    settings = _settings(Registration, given)
+    account = Account()
+    requests = packages.registration(settings, account)
+    parameters = requests[-1].parameters
+    new = any(request.operation == "CreateModelPackageGroup" for request in requests)
+    plan = [
+        f"Model package in the {'new ' if new else ''}group {settings.group}",
+        f"  model: {settings.model_data}",
+        f"  metrics: {parameters['ModelMetrics']['ModelQuality']['Statistics']['S3Uri']}",
+        f"  status: {parameters['ModelApprovalStatus']}",
+    ]
+    _announce(plan, requests, dry_run)
+    if not dry_run:
+        arn = send(requests, account)[-1]["ModelPackageArn"]
+        step = "deploy --from-package" if settings.approved else "approve"
+        click.echo(f"Next: lstm-fcn sagemaker {step} {packages.short_name(arn)}", err=True)
+        click.echo(arn)
+
+
+@sagemaker.command()
+@click.argument("package")
+@click.option("--reject", is_flag=True, help="reject it instead")
+@click.option("--note", default="", metavar="TEXT", help="reason, kept with the model package")
+@DRY_RUN
+def approve(package: str, reject: bool, note: str, dry_run: bool) -> None:
+    """Approve or reject a model package: its ARN, GROUP/VERSION, or GROUP for the latest version."""
+    account = Account()
+    request = packages.decision(package, reject=reject, note=note, account=account)
+    arn = request.parameters["ModelPackageArn"]
+    plan = [f"Model package {packages.short_name(arn)}: {request.parameters['ModelApprovalStatus']}"]
+    _announce(plan, [request], dry_run)
+    if not dry_run:
+        send([request], account)
+        click.echo(arn)
 
 
 def _name(given: dict[str, Any], limit: int = MAX_NAME) -> str:
@@ -122,14 +167,17 @@ def _settings(settings: type[Settings], given: dict[str, Any]) -> Settings:
     return settings(**{name: given[name] for name in names if given.get(name) is not None})
 
 
-def _model_data(given: dict[str, Any]) -> str | None:
-    """S3 address of the model that a command's options select; None if they name an existing model."""
-    ways = {"--from-job NAME": given["from_job"], "--model-data S3": given["model_data"]}
-    if "model" in given:
-        ways["--model NAME"] = given["model"]
+def _select_model(given: dict[str, Any]) -> None:
+    """Replace a training job among a command's options by the address of its model, and a model package by its ARN."""
+    options = {"from_job": "--from-job NAME", "model_data": "--model-data S3"}
+    options |= {"package": "--from-package PACKAGE", "model": "--model NAME"}
+    ways = {option: given[name] for name, option in options.items() if name in given}
     if sum(bool(way) for way in ways.values()) != 1:
         raise UserError(f"Select the model with one of {', '.join(ways)}.")
-    return jobs.artifact_of(given["from_job"]) if given["from_job"] else given["model_data"]
+    if given["from_job"]:
+        given["model_data"] = jobs.artifact_of(given["from_job"])
+    if given.get("package"):
+        given["package"] = packages.approved(given["package"])
 
 
 def _run(kind: Kind, name: str, plan: Iterable[str], requests: Sequence[Request], dry_run: bool) -> None:
@@ -137,6 +185,14 @@ def _run(kind: Kind, name: str, plan: Iterable[str], requests: Sequence[Request]
 
     Only the name or the requests go to standard output.
     """
+    _announce(plan, requests, dry_run)
+    if not dry_run:
+        click.echo(jobs.create(kind, name, requests).arn, err=True)
+        click.echo(f"To wait for it: lstm-fcn sagemaker wait {name}", err=True)
+        click.echo(name)
+
+
+def _announce(plan: Iterable[str], requests: Sequence[Request], dry_run: bool) -> None:
     if dry_run:
         check(requests)
     for line in plan:
@@ -144,10 +200,6 @@ def _run(kind: Kind, name: str, plan: Iterable[str], requests: Sequence[Request]
     if dry_run:
         listed = [{"action": item.action, "parameters": item.parameters} for item in requests]
         click.echo(json.dumps(listed, indent=2))
-        return
-    click.echo(jobs.create(kind, name, requests).arn, err=True)
-    click.echo(f"To wait for it: lstm-fcn sagemaker wait {name}", err=True)
-    click.echo(name)
 
 
 def _training_plan(job: Training, request: Request) -> list[str]:

@@ -81,9 +81,10 @@ CAPTURE = click.option(
     "--data-capture", type=(click.IntRange(1, 100), str), metavar="PERCENT S3", help="keep requests and responses"
 )
 FROM_JOB = click.option("--from-job", default="", metavar="NAME", help="model of this training job")
+DRY_RUN = click.option("--dry-run", is_flag=True, help="print the requests and create nothing")
 NAMING = options(
     click.option("--name", default="", help="[base name and time]"),
     click.option("--base-name", default=BASE_NAME, show_default=True),
-    click.option("--dry-run", is_flag=True, help="print the requests and create nothing"),
+    DRY_RUN,
 )
 KIND = click.option("--kind", type=click.Choice(list(KINDS)), callback=lambda _, __, label: KINDS.get(label))

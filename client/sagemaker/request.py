@@ -62,12 +62,16 @@ class Common:
 class Serving(Common):
     """Settings shared by endpoints and batch jobs.
 
+    package: ARN of a model package, instead of `image` and `model_data`; `packages.approved` finds it.
     environment: environment variables of the container, besides those that other settings imply.
     """
 
     image: str = setting("address of the serving image in the registry", "ADDRESS", default="")
     role: str = setting("role that SageMaker assumes", "ARN", default="")
     model_data: str = setting("model.tar.gz", S3, default="")
+    package: str = setting(
+        "approved model package: ARN, GROUP/VERSION, or GROUP for its latest", "PACKAGE", "from-package", default=""
+    )
     precision: str = setting("precision of predictions [float32]", choices=get_args(Precision), default="")
     outputs: str = setting("such as predicted_label,probabilities", "NAMES", default="")
     instance_type: str = "ml.m5.large"
@@ -96,15 +100,24 @@ def create(noun: str, parameters: Mapping[str, Any]) -> Request:
 
 
 def create_model(name: str, serving: Serving, environment: Mapping[str, str]) -> Request:
-    """`CreateModel`: the serving image with an artifact.
+    """`CreateModel`: the serving image with an artifact, or a model package.
 
     Raises:
-        UserError: a setting is missing.
+        UserError: a setting is missing, or the model package has it already.
     """
+    if serving.package and (serving.image or serving.model_data):
+        raise UserError("A model package includes image and model; leave out --image and --model-data.")
+    if serving.package and not serving.role:
+        raise UserError("role is missing; a model from a model package needs a role.")
     for option, value in (("image", serving.image), ("role", serving.role), ("model-data", serving.model_data)):
-        if not value:
+        if not value and not serving.package:
             raise UserError(f"{option} is missing; a new model needs image, role and model-data.")
-    container = {"Image": serving.image, "ModelDataUrl": serving.model_data, "Environment": environment}
+    container = {
+        "Image": serving.image or None,
+        "ModelDataUrl": serving.model_data or None,
+        "ModelPackageName": serving.package or None,
+        "Environment": environment,
+    }
     parameters = {
         "ModelName": name,
         "PrimaryContainer": container,

@@ -92,12 +92,12 @@ def training_specification(image: str) -> dict[str, Any]:
     }
 
 
-def inference_specification(image: str, model_data: str = "") -> dict[str, Any]:
-    """Media types and instance types of the serving image (M14)."""
+def inference_specification(image: str, model_data: str = "", *, gpu: bool = False) -> dict[str, Any]:
+    """Media types and instance types of the serving image (M14), with GPUs if it is built for them."""
     return {
         "Containers": [{"Image": image, "ModelDataUrl": model_data or None}],
-        "SupportedTransformInstanceTypes": supported_types("TransformInstanceType", gpu=False),
-        "SupportedRealtimeInferenceInstanceTypes": supported_types("ProductionVariantInstanceType", gpu=False),
+        "SupportedTransformInstanceTypes": supported_types("TransformInstanceType", gpu=gpu),
+        "SupportedRealtimeInferenceInstanceTypes": supported_types("ProductionVariantInstanceType", gpu=gpu),
         "SupportedContentTypes": list(REQUEST_TYPES),
         "SupportedResponseMIMETypes": list(RESPONSE_TYPES),
     }

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import subprocess
+import tarfile
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -26,6 +27,7 @@ from lstm_fcn.client.sagemaker.training import Training, metric_definitions, tra
 from lstm_fcn.container.channels import CHANNELS
 from lstm_fcn.container.errors import UserError
 from lstm_fcn.container.metrics import METRICS, metric_text
+from tests.models import GOLDEN
 from tests.programs import (
     PROGRAMS,
     TrainingJob,
@@ -232,6 +234,95 @@ class TestEndpoints:
         text = run(capsys, "deploy", *SERVE, "--name", "e", "--instance-type", "ml.c6in.large", code=2)
         assert "AWS refuses sagemaker:CreateEndpointConfig: ValidationException" in text
         assert boto3.client("sagemaker").list_models()["Models"] == []
+
+
+class TestModelRegistry:
+    """moto keeps groups, packages and their status. It cannot delete groups, forgets the properties of a package when
+    its status is updated, and checks neither S3 addresses nor, in CreateModel, that the package exists or is approved.
+    """
+
+    REGISTER = ("register", "--image", IMAGE, "--model-data", MODEL, "--group", "machines")
+    ARN = f"arn:aws:sagemaker:{REGION}:123456789012:model-package/machines"
+
+    @pytest.fixture(autouse=True)
+    def model(self) -> None:
+        """A real model instead of a file that is not read."""
+        content = io.BytesIO()
+        with tarfile.open(fileobj=content, mode="w:gz") as archive:
+            archive.add(GOLDEN / "model", ".")
+        boto3.client("s3").put_object(Bucket="models", Key="model.tar.gz", Body=content.getvalue())
+
+    def test_registered_approved_and_deployed(self, capsys: Captured) -> None:
+        assert run(capsys, *self.REGISTER) == f"{self.ARN}/1\n"
+        client = boto3.client("sagemaker")
+        found = client.describe_model_package(ModelPackageName=f"{self.ARN}/1")
+        assert found["ModelApprovalStatus"] == "PendingManualApproval"
+        assert found["InferenceSpecification"]["Containers"] == [{"Image": IMAGE, "ModelDataUrl": MODEL}]
+        assert found["CustomerMetadataProperties"]["recurrent"] == "alstm"
+        bucket, _, key = found["ModelMetrics"]["ModelQuality"]["Statistics"]["S3Uri"][5:].partition("/")
+        written = json.load(boto3.client("s3").get_object(Bucket=bucket, Key=key)["Body"])
+        assert written["multiclass_classification_metrics"]["train_accuracy"]["value"] == 1.0
+
+        deploy = ("deploy", "--role", ROLE, "--name", "e", "--from-package")
+        text = run(capsys, *deploy, "machines", code=2)
+        assert "has no approved version; approve the latest with `lstm-fcn sagemaker approve machines`" in text
+        assert run(capsys, "approve", "machines", "--note", "tested on line 3") == f"{self.ARN}/1\n"
+        assert client.describe_model_package(ModelPackageName=f"{self.ARN}/1")["ApprovalDescription"] == (
+            "tested on line 3"
+        )
+        assert run(capsys, *self.REGISTER) == f"{self.ARN}/2\n"
+        assert run(capsys, *deploy, "machines", "--outputs", "probabilities") == "e\n"
+        assert client.describe_model(ModelName="e")["PrimaryContainer"] == {
+            "ModelPackageName": f"{self.ARN}/1",
+            "Environment": {"SAGEMAKER_INFERENCE_OUTPUT": "probabilities"},
+        }
+        run(capsys, "approve", "machines/1", "--reject")
+        text = run(capsys, *deploy, f"{self.ARN}/1", code=2)
+        assert f"The model package {self.ARN}/1 is not approved (it is Rejected); approve it with" in text
+
+    def test_of_a_job_and_in_a_batch_job(self, capsys: Captured) -> None:
+        s3 = boto3.client("s3")
+        s3.copy_object(
+            Bucket="models", Key="out/j/output/model.tar.gz", CopySource={"Bucket": "models", "Key": "model.tar.gz"}
+        )
+        run(capsys, *TRAIN, "--name", "j")
+        arn = run(capsys, "register", "--image", IMAGE, "--from-job", "j", "--approved").strip()
+        assert arn.endswith(":model-package/lstm-fcn/1")
+        data = ("--data", "s3://data/series", "--output", "s3://data/predictions")
+        name = run(capsys, "transform", "--role", ROLE, "--from-package", arn, *data).strip()
+        found = boto3.client("sagemaker").describe_model(ModelName=name)
+        assert found["PrimaryContainer"] == {"ModelPackageName": arn}
+
+    def test_a_dry_run_creates_nothing(self, capsys: Captured) -> None:
+        actions = [item["action"] for item in json.loads(run(capsys, *self.REGISTER, "--dry-run"))]
+        assert actions == ["s3:PutObject", "sagemaker:CreateModelPackageGroup", "sagemaker:CreateModelPackage"]
+        assert boto3.client("sagemaker").list_model_package_groups()["ModelPackageGroupSummaryList"] == []
+        assert boto3.client("s3").list_objects_v2(Bucket="models")["KeyCount"] == 1
+        run(capsys, *self.REGISTER)
+        [item] = json.loads(run(capsys, "approve", "machines", "--dry-run"))
+        assert item["parameters"] == {"ModelPackageArn": f"{self.ARN}/1", "ModelApprovalStatus": "Approved"}
+        assert "has no approved version" in run(capsys, "deploy", "--role", ROLE, "--from-package", "machines", code=2)
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (["--model-data", "s3://models/none.tar.gz"], "There is no model at s3://models/none.tar.gz; correct the"),
+            (["--model-data", "s3://no-such-bucket/m.tar.gz"], "There is no model at s3://no-such-bucket/m.tar.gz"),
+            (["--model-data", "s3://data/series/series.csv"], "s3://data/series/series.csv is not a complete tar"),
+            (["--from-job", "unknown"], "There is no training job unknown in this account and region"),
+        ],
+    )
+    def test_without_a_model(self, capsys: Captured, arguments: list[str], message: str) -> None:
+        assert message in run(capsys, "register", "--image", IMAGE, *arguments, code=2)
+        assert boto3.client("sagemaker").list_model_package_groups()["ModelPackageGroupSummaryList"] == []
+
+    def test_unknown_packages(self, capsys: Captured) -> None:
+        run(capsys, *self.REGISTER)
+        for command in (("approve",), ("deploy", "--role", ROLE, "--from-package")):
+            assert "There is no model package group x in this" in run(capsys, *command, "x", code=2)
+            assert "has no version 2; the latest is 1." in run(capsys, *command, "machines/2", code=2)
+            assert f"There is no model package {self.ARN}/2" in run(capsys, *command, f"{self.ARN}/2", code=2)
+            assert "is not a model package; write GROUP" in run(capsys, *command, "arn:aws:s3:::models", code=2)
 
 
 class TestRefused:

@@ -101,7 +101,7 @@ def test_other_services() -> None:
         (
             "sagemaker",
             "CreateTrainingJob CreateHyperParameterTuningJob CreateModel CreateEndpointConfig CreateEndpoint "
-            "CreateTransformJob CreateAlgorithm CreateModelPackage",
+            "CreateTransformJob CreateAlgorithm CreateModelPackage CreateModelPackageGroup UpdateModelPackage",
         ),
         ("application-autoscaling", "RegisterScalableTarget PutScalingPolicy"),
         ("ecr", "CreateRepository"),
@@ -118,7 +118,7 @@ def test_patterns_of_all_requests_compile(service: str, operations: str) -> None
 
 
 def collect(shape: Shape, patterns: set[str], seen: set[str]) -> None:
-    if shape.name in seen or shape.name.startswith("CustomerMetadata"):  # never sent, and not a valid pattern
+    if shape.name in seen:
         return
     seen.add(shape.name)
     if "pattern" in shape.metadata:

@@ -225,7 +225,12 @@ class TestDeploy:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            (["--image", "i"], "Select the model with one of --from-job NAME, --model-data S3."),
+            (
+                ["--image", "i"],
+                "Select the model with one of --from-job NAME, --model-data S3, --from-package PACKAGE.",
+            ),
+            ([*SERVE, "--from-package", "machines/1"], "Select the model with one of"),
+            (["--role", ROLE, "--from-package", "my_group"], "Error: 'my_group' is not a model package"),
             (["--model-data", "s3://m/m", "--from-job", "j"], "Select the model with one of"),
             (
                 ["--model-data", "s3://m/m", "--role", ROLE],
