@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: install demo test test-fast coverage lint lint-js build lock lowest samples notebooks pictures docs bench-train bench-large bench-serve bench-predictions bench-accuracy bench-methods bench-recordings soak fuzz clean
+.PHONY: install demo test test-fast coverage lint lint-js build lock lowest samples notebooks pictures docs bench-train bench-large bench-serve bench-predictions bench-accuracy bench-methods bench-recordings bench-models soak fuzz clean
 
 install: $(INSTALLED)
 
@@ -166,6 +166,10 @@ bench-recordings: install
 # Ten minutes of mixed load on the endpoint while its workers are killed; every answer is checked.
 soak: install
 	$(BIN)/python -m lstm_fcn.benchmarks.soak
+
+# A thousand models behind one endpoint while its workers are killed: latency, memory, wrong answers.
+bench-models: install
+	$(BIN)/python -m lstm_fcn.benchmarks.many_models
 
 # Coverage-guided fuzzing of everything that reads input from outside, one minute for each target.
 fuzz: install
