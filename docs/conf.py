@@ -38,6 +38,7 @@ PARTS = {
         "hyperparameters",
         "tuning",
         "serving",
+        "kubernetes",
         "batch",
         "sagemaker",
         "gpu",
