@@ -56,6 +56,8 @@ logconfig_dict = {
 
 def on_starting(server: Any) -> None:  # noqa: ARG001
     """Create the folder of what workers share and what outlives them: counts, and the names of many models."""
+    if not (_settings.metrics or _settings.models_folder):
+        return
     state = Path(tempfile.mkdtemp(prefix="lstm-fcn-", dir=worker_tmp_dir))
     os.environ[STATE] = str(state)
     if _settings.metrics:
@@ -87,4 +89,5 @@ def child_exit(server: Any, worker: Any) -> None:  # noqa: ARG001
 
 def on_exit(server: Any) -> None:  # noqa: ARG001
     """Remove what the workers shared."""
-    shutil.rmtree(os.environ[STATE], ignore_errors=True)
+    if STATE in os.environ:
+        shutil.rmtree(os.environ[STATE], ignore_errors=True)
