@@ -92,15 +92,13 @@ def test_counts_of_all_workers_survive_a_kill(server: Endpoint) -> None:
 
 
 def test_nothing_is_left_in_shared_memory(tmp_path: Path) -> None:
-    def left() -> set[str]:
-        return {path.name for path in Path("/dev/shm").glob("lstm-fcn-*")}  # noqa: S108
-
-    before = left()
     save_plain_model(tmp_path / "model")
     with endpoint(tmp_path, **TWO_WORKERS) as running:
         assert ask(running.url + "/invocations", ROWS)[0] == 200
         assert count(running, "requests_total", model="model", status="200") == 1
-    assert left() <= before
+        worker = min(descendants(running.process.pid))
+        (counts,) = Path("/dev/shm").glob(f"lstm-fcn-*/counter_{worker}.db")  # noqa: S108
+    assert not counts.parent.exists()
 
 
 def test_the_command_serves_a_folder_of_models(root: Path) -> None:
