@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from flask import Flask, Response, jsonify
+from flask import Flask, Response, jsonify, request
 from numpy.typing import NDArray
 
 from lstm_fcn import __version__
@@ -23,6 +23,7 @@ from lstm_fcn.serving.predictor import Predictions
 
 PREFIX = "/v2"
 ROUTES = "GET /v2, /v2/health/live, /v2/health/ready, /v2/models/NAME and POST /v2/models/NAME/infer"
+BINARY = "Inference-Header-Content-Length"  # an extension of some servers
 INPUT = "series"
 USUAL = tuple(name for name in OUTPUTS if name != "explanation")  # if a request names no outputs
 NUMBERS = ("FP64", "FP32", "FP16", "INT64", "INT32", "INT16", "INT8", "UINT64", "UINT32", "UINT16", "UINT8")
@@ -69,7 +70,9 @@ class Inference:
     """A request: its complete series, float64 `[N, M, length]`, and the outputs that it wants."""
 
     def __init__(self, body: bytes, model: LoadedModel) -> None:
-        """Decode a request. Raises `UserError`: it is invalid, and why."""
+        """Decode the body of the current request. Raises `UserError`: it is invalid, and why."""
+        if BINARY in request.headers:
+            raise UserError(f"{SOURCE}: binary tensors are not supported; send the data as JSON (binary_data=False).")
         document = parse_json(body, SOURCE)
         inputs = document.get("inputs") if isinstance(document, dict) else None
         if not isinstance(inputs, list) or len(inputs) != 1 or not isinstance(inputs[0], dict):

@@ -38,7 +38,7 @@ RULES = [
 COLUMNS = (None, HEADERLESS, Columns(("y1", "y2"), ("x1", "x2", "x3")))
 VARIABLES = (None, 3, 2)
 METHODS = ("POST", "GET", "PUT", "HEAD")
-PATHS = ("/invocations", "/ping", "/execution-parameters", "/models")
+PATHS = ("/invocations", "/ping", "/v2/models/model/infer", "/nothing")
 STATUSES = {200, 204, 400, 404, 405, 406, 413, 415}
 
 

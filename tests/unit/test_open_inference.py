@@ -145,6 +145,12 @@ def test_errors_have_the_form_of_the_protocol(client: FlaskClient) -> None:
     assert client.delete("/v2/models/model").status_code == 405
 
 
+def test_binary_tensors_are_refused(client: FlaskClient) -> None:
+    headers = {"Inference-Header-Content-Length": "2"}
+    response = client.post("/v2/models/model/infer", data=b"{}\0\0", headers=headers)
+    assert (response.status_code, "binary tensors are not supported" in response.text) == (400, True)
+
+
 def test_no_series_is_no_content(client: FlaskClient) -> None:
     response = client.post("/v2/models/model/infer", json={"inputs": [tensor([], shape=[0, LENGTH])]})
     assert (response.status_code, response.data) == (204, b"")
