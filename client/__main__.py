@@ -22,6 +22,10 @@ COMMANDS = {
     "prepare": ("lstm_fcn.client.prepare:prepare", "Make training data of tables of recordings."),
     "transform": ("lstm_fcn.serving.transform:transform", "Predict files and folders of any size."),
     "train-many": ("lstm_fcn.client.train_many:train_many_command", "Train a classifier for each value of a column."),
+    "predict-dataset": (
+        "lstm_fcn.client.predict_dataset:predict_dataset_command",
+        "Predict the files of a folder, many at a time.",
+    ),
     "tune": ("lstm_fcn.client.tuning.command:tune", "Search for good hyperparameters."),
     "benchmark": ("lstm_fcn.benchmarks.commands:benchmark", "Measure accuracies over an archive of problems."),
     "sagemaker": (
@@ -37,6 +41,7 @@ EXTRAS = {
     "serve": {"serve": "flask"},
     "prepare": {"tables": "duckdb"},
     "train-many": {"train": "torch", "tables": "duckdb"},
+    "predict-dataset": {"tables": "pyarrow"},
     "tune": {"tune": "optuna"},
     "benchmark": {"benchmark": "pandas"},
     "sagemaker": {"sagemaker": "boto3"},

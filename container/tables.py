@@ -67,7 +67,7 @@ class TableReader(SeriesReader):
 
     def __init__(
         self,
-        path: Path,
+        path: Any,
         source: str,
         *,
         labelled: bool = True,
@@ -77,10 +77,10 @@ class TableReader(SeriesReader):
         length: int | None = None,
         variables: int | None = None,
     ) -> None:
-        """Read the file `path`.
+        """Read the table `path`.
 
         Args:
-            path: Parquet or Arrow file.
+            path: Parquet or Arrow file, or a table in memory.
             source: what messages call it.
             labelled: rows have a label or targets beside their values.
             columns: expected targets and values; None: determined by the names in the table.
@@ -291,11 +291,13 @@ class TableReader(SeriesReader):
 
 
 @contextlib.contextmanager
-def _open(path: Path) -> Iterator[tuple[Any, Iterator[Any]]]:
+def _open(path: Any) -> Iterator[tuple[Any, Iterator[Any]]]:
     """The schema of a table, and its rows in batches."""
     import pyarrow
 
-    if is_parquet(path):
+    if isinstance(path, pyarrow.Table):
+        yield path.schema, iter(path.to_batches())
+    elif is_parquet(path):
         with open_parquet(path) as table:
             schema = table.schema_arrow
             yield schema, table.iter_batches(batch_size=_rows_of_batch(table), use_threads=True)
