@@ -23,14 +23,14 @@ Result = TypeVar("Result")
 Command = TypeVar("Command", bound=Callable[..., object])
 
 AHEAD = 2  # items in flight for each core, so that none waits for its next item
-CONNECT_SECONDS = 10.0
+CONNECT_SECONDS = 15.0
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 
 
 def spread_options(command: Command) -> Command:
     """Add the options `--workers` and `--ray` to a command."""
     command = click.option(
-        "--ray", "cluster", metavar="ADDRESS", help="use a Ray cluster: auto, HOST:PORT or ray://HOST:PORT"
+        "--ray", "cluster", metavar="ADDRESS", help="address of a Ray cluster to use: auto or HOST:PORT"
     )(command)
     return click.option("--workers", type=click.IntRange(1), help="processes [one per core]")(command)
 
@@ -141,11 +141,7 @@ class _Cluster:
             message = f"--ray needs the package {error.name}, which is not installed: pip install 'lstm-fcn[ray]'."
             raise UserError(message) from error
         self._ray, self._workers = ray, workers
-        _check_reachable(address)
-        try:
-            ray.init(address, log_to_driver=False, logging_level="ERROR", runtime_env={"env_vars": ONE_THREAD})
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            raise _unreachable(address, error) from error
+        _connect(ray, address)
         self._tasks: dict[Callable[[Any], Any], Any] = {}
 
     def __enter__(self) -> Self:
@@ -173,19 +169,26 @@ class _Cluster:
             raise UserError(f"The Ray cluster has lost a task: {error}") from error
 
 
-def _check_reachable(address: str) -> None:
-    """Raise `UserError` unless something listens at an address HOST:PORT; Ray would wait for a minute."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not port.isdecimal():
-        return
-    try:
-        socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
-    except OSError as error:
-        raise _unreachable(address, error) from error
+def _connect(ray: Any, address: str) -> None:
+    """Connect to a cluster, or raise `UserError` after `CONNECT_SECONDS`; Ray alone would try for minutes."""
+    outcome: list[Exception | None] = []
 
+    def connect() -> None:
+        try:
+            host, _, port = address.removeprefix("ray://").rpartition(":")
+            if port.isdecimal():  # a closed port is found at once
+                socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
+            ray.init(address, log_to_driver=False, logging_level="ERROR", runtime_env={"env_vars": ONE_THREAD})
+            outcome.append(None)
+        except Exception as error:  # noqa: BLE001 - Ray raises many kinds
+            outcome.append(error)
 
-def _unreachable(address: str, error: Exception) -> UserError:
-    reason = str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
-    return UserError(
-        f"The Ray cluster at {address} cannot be reached: {reason}. Start one with ray start --head, or check --ray."
-    )
+    thread = threading.Thread(target=connect, daemon=True)
+    thread.start()
+    thread.join(CONNECT_SECONDS)
+    problem = outcome[0] if outcome else TimeoutError(f"no answer within {CONNECT_SECONDS:.0f} seconds")
+    if problem is not None:
+        reason = (str(problem).strip() or type(problem).__name__).splitlines()[0].rstrip(".")
+        raise UserError(
+            f"The Ray cluster at {address} cannot be reached: {reason}. Check --ray, or start one: ray start --head."
+        ) from problem
