@@ -119,7 +119,7 @@ def _convert_rows(table: Table, by: str) -> Convert:
 
 
 def _find_text(batch: Any, name: str) -> str:
-    """The first cell of a column that is no number."""
+    """The first cell of a column that is not a number."""
     import pyarrow
 
     for row, cell in zip(batch.column(ROW_NAME).to_pylist(), batch.column(name), strict=True):

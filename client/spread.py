@@ -50,13 +50,12 @@ def spread(
         cluster: address of a Ray cluster; None: this machine.
 
     Raises:
-        UserError: the cluster cannot be reached, or a process was killed.
-        ModuleNotFoundError: names the extra to install.
+        UserError: Ray is not installed, the cluster cannot be reached, or a process was killed.
     """
-    with _Cluster(cluster, workers) if cluster else _Cores(workers or available_cores()) as pool:
+    with _Cluster(function, cluster, workers) if cluster else _Cores(function, workers or available_cores()) as pool:
         running: dict[Any, Item] = {}
         for item in items:
-            running[pool.submit(function, item)] = item
+            running[pool.submit(item)] = item
             while len(running) >= pool.most():
                 yield from _collect(pool, running)
         while running:
@@ -77,7 +76,7 @@ class _Pool(Protocol):
 
     def most(self) -> int: ...
 
-    def submit(self, function: Callable[[Any], Any], item: Any) -> Any: ...
+    def submit(self, item: Any) -> Any: ...
 
     def wait(self, tasks: Sequence[Any]) -> Iterable[Any]: ...
 
@@ -87,8 +86,8 @@ class _Pool(Protocol):
 class _Cores:
     """Processes of this machine."""
 
-    def __init__(self, workers: int) -> None:
-        self._workers = workers
+    def __init__(self, function: Callable[[Any], Any], workers: int) -> None:
+        self._function, self._workers = function, workers
         # The executor below joblib's Parallel, which would run a single worker within this process and its threads.
         self._executor = loky.ProcessPoolExecutor(workers, env=ONE_THREAD, initializer=_prepare)
 
@@ -101,8 +100,8 @@ class _Cores:
     def most(self) -> int:
         return AHEAD * self._workers
 
-    def submit(self, function: Callable[[Any], Any], item: Any) -> Any:
-        return self._executor.submit(function, item)
+    def submit(self, item: Any) -> Any:
+        return self._executor.submit(self._function, item)
 
     def wait(self, tasks: Sequence[Any]) -> Iterable[Any]:
         done: set[Any] = loky.wait(tasks, return_when=loky.FIRST_COMPLETED).done
@@ -134,7 +133,7 @@ def _prepare() -> None:
 class _Cluster:
     """Processes of a Ray cluster, each with one core."""
 
-    def __init__(self, address: str, workers: int | None) -> None:
+    def __init__(self, function: Callable[[Any], Any], address: str, workers: int | None) -> None:
         try:
             import ray
         except ModuleNotFoundError as error:
@@ -142,7 +141,11 @@ class _Cluster:
             raise UserError(message) from error
         self._ray, self._workers = ray, workers
         _connect(ray, address)
-        self._tasks: dict[Callable[[Any], Any], Any] = {}
+
+        def call(item: Any) -> Any:  # Ray takes no `partial`
+            return function(item)
+
+        self._task = ray.remote(num_cpus=1, scheduling_strategy="SPREAD")(call)
 
     def __enter__(self) -> Self:
         return self
@@ -153,20 +156,24 @@ class _Cluster:
     def most(self) -> int:
         return self._workers or AHEAD * max(1, int(self._ray.cluster_resources().get("CPU", 1)))
 
-    def submit(self, function: Callable[[Any], Any], item: Any) -> Any:
-        if function not in self._tasks:
-            self._tasks[function] = self._ray.remote(num_cpus=1, scheduling_strategy="SPREAD")(function)
-        return self._tasks[function].remote(item)
+    def submit(self, item: Any) -> Any:
+        return self._task.remote(item)
 
     def wait(self, tasks: Sequence[Any]) -> Iterable[Any]:
         done, _ = self._ray.wait(tasks, num_returns=1)
         return list(done)
 
     def result(self, task: Any) -> Any:
+        exceptions = self._ray.exceptions
         try:
             return self._ray.get(task)
-        except self._ray.exceptions.RaySystemError as error:
-            raise UserError(f"The Ray cluster has lost a task: {error}") from error
+        except exceptions.RayTaskError:  # raised by the function
+            raise
+        except exceptions.RayError as error:
+            reason = str(error).strip().splitlines()[0].rstrip(".")
+            raise UserError(
+                f"A task of the Ray cluster failed several times: {reason}. Run the same command again to resume."
+            ) from error
 
 
 def _connect(ray: Any, address: str) -> None:

@@ -72,12 +72,13 @@ def test_models(cluster: Any, tmp_path: Path) -> None:
 
 
 def predict_and_wait(model: Model, inputs: Folder, outputs: Folder, marks: str, name: str) -> int | str:
-    """Predict a file; one task on each node does not end before a node is lost."""
+    """Predict a file; one task on each node does not end before a node is lost, and that on the lost node never."""
     found = predict_file(model, inputs, outputs, name)
     node = ray.get_runtime_context().get_node_id()
     Path(marks, f"{name} {node}").touch()
-    while int(name.removesuffix(".parquet")) < NODES + 1 and not Path(marks, "lost").exists():
-        time.sleep(0.05)
+    if int(name.removesuffix(".parquet")) < NODES + 1:
+        while not any(path.suffix != f".{node}" for path in Path(marks).glob("lost.*")):
+            time.sleep(0.05)
     return found
 
 
@@ -91,7 +92,7 @@ def test_a_lost_node(cluster: Any, model: Path, series: Path, tmp_path: Path) ->
         while not list(marks.glob(f"* {lost.node_id}")):
             time.sleep(0.05)
         cluster.remove_node(lost, allow_graceful=False)
-        (marks / "lost").touch()
+        (marks / f"lost.{lost.node_id}").touch()
 
     thread = threading.Thread(target=lose)
     thread.start()

@@ -17,6 +17,7 @@ import pytest
 
 from lstm_fcn.client import train_many as module
 from lstm_fcn.client.__main__ import main
+from lstm_fcn.client.partition import Part
 from lstm_fcn.client.train_many import COLUMNS, RECORD, WORK, Trained, train_group, train_many
 from lstm_fcn.container import artifact
 from lstm_fcn.container.errors import UserError
@@ -174,7 +175,7 @@ class TestOneGroup:
         (tmp_path / "many" / WORK).mkdir(parents=True)
         table = make_table(tmp_path / "rows.parquet", ("a",)).drop(columns="machine")
         table.assign(**columns).to_parquet(tmp_path / "rows.parquet", index=False)
-        part = module.Part("a", tmp_path / "rows.parquet", 12, "abc")
+        part = Part("a", tmp_path / "rows.parquet", 12, "abc")
         return module.Task(part, tmp_path / "many" / "a", "fingerprint")
 
     def test_messages_do_not_name_the_file_of_the_rows(self, tmp_path: Path) -> None:
