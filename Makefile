@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: install demo test test-fast coverage lint lint-js build lock lowest samples notebooks pictures docs bench-train bench-large bench-serve bench-predictions bench-accuracy bench-methods bench-recordings bench-models soak fuzz clean
+.PHONY: install demo test test-fast coverage lint lint-js build lock lowest samples notebooks pictures docs bench-train bench-large bench-serve bench-predictions bench-accuracy bench-methods bench-recordings bench-many bench-models soak fuzz clean
 
 install: $(INSTALLED)
 
@@ -162,6 +162,10 @@ bench-predictions: install
 # What leaks between windows, and how well intervals are found (TIME_SERIES_DATA); draws the pictures in docs/.
 bench-recordings: install
 	$(BIN)/python -m lstm_fcn.benchmarks.recordings --pictures docs/pictures
+
+# Many small models: train-many against a loop of train, as a ratio, and whether the files are the same.
+bench-many: install
+	$(BIN)/python -m lstm_fcn.benchmarks.many
 
 # Ten minutes of mixed load on the endpoint while its workers are killed; every answer is checked.
 soak: install

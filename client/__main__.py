@@ -21,6 +21,11 @@ COMMANDS = {
     "watch": ("lstm_fcn.client.recordings:watch", "Predict recordings as their rows arrive."),
     "prepare": ("lstm_fcn.client.prepare:prepare", "Make training data of tables of recordings."),
     "transform": ("lstm_fcn.serving.transform:transform", "Predict files and folders of any size."),
+    "train-many": ("lstm_fcn.client.train_many:train_many_command", "Train a classifier for each value of a column."),
+    "predict-dataset": (
+        "lstm_fcn.client.predict_dataset:predict_dataset_command",
+        "Predict the files of a folder, many at a time.",
+    ),
     "tune": ("lstm_fcn.client.tuning.command:tune", "Search for good hyperparameters."),
     "benchmark": ("lstm_fcn.benchmarks.commands:benchmark", "Measure accuracies over an archive of problems."),
     "sagemaker": (
@@ -28,16 +33,18 @@ COMMANDS = {
         "Train, tune, deploy and predict on Amazon SageMaker.",
     ),
 }
-# The extra that installs what a command needs, and a package that shows whether it is installed. The others need none.
+# The extras that install what a command needs, each with a package that shows whether it is installed.
 EXTRAS = {
-    "train": ("train", "torch"),
-    "evaluate": ("train", "torch"),
-    "visualize": ("train", "torch"),
-    "serve": ("serve", "flask"),
-    "prepare": ("tables", "duckdb"),
-    "tune": ("tune", "optuna"),
-    "benchmark": ("benchmark", "pandas"),
-    "sagemaker": ("sagemaker", "boto3"),
+    "train": {"train": "torch"},
+    "evaluate": {"train": "torch"},
+    "visualize": {"train": "torch"},
+    "serve": {"serve": "flask"},
+    "prepare": {"tables": "duckdb"},
+    "train-many": {"train": "torch", "tables": "duckdb"},
+    "predict-dataset": {"tables": "pyarrow"},
+    "tune": {"tune": "optuna"},
+    "benchmark": {"benchmark": "pandas"},
+    "sagemaker": {"sagemaker": "boto3"},
 }
 
 
@@ -50,11 +57,11 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         if cmd_name not in COMMANDS:
             return None
-        extra, package = EXTRAS.get(cmd_name, (None, None))
-        if package and find_spec(package) is None:
-            raise UserError(
-                f"{cmd_name} needs the package {package}, which is not installed: pip install 'lstm-fcn[{extra}]'."
-            )
+        for extra, package in EXTRAS.get(cmd_name, {}).items():
+            if find_spec(package) is None:
+                raise UserError(
+                    f"{cmd_name} needs the package {package}, which is not installed: pip install 'lstm-fcn[{extra}]'."
+                )
         module, _, attribute = COMMANDS[cmd_name][0].partition(":")
         command: click.Command = getattr(importlib.import_module(module), attribute)
         return command

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from lstm_fcn.container.errors import UserError
@@ -118,7 +118,10 @@ def data_files(folder: Path) -> list[Path]:
     return [
         path
         for path in sorted(folder.rglob("*"))
-        if path.is_file()
-        and path.stat().st_size > 0
-        and not any(part.startswith((".", "_")) for part in path.relative_to(folder).parts)
+        if path.is_file() and path.stat().st_size > 0 and is_data_file(path.relative_to(folder))
     ]
+
+
+def is_data_file(path: PurePath) -> bool:
+    """Whether a path in a folder is neither hidden nor a marker, and in no such folder."""
+    return not any(part.startswith((".", "_")) for part in path.parts)

@@ -47,6 +47,16 @@ def is_start_of_table(content: bytes) -> bool:
     return content[:4] in (PARQUET, ARROW)
 
 
+def names_targets(names: Sequence[str]) -> bool:
+    """Whether columns are named as in the header of a CSV file: targets y..., values x..."""
+    return all(name.startswith(("x", "X", "y", "Y")) for name in names)
+
+
+def label_among(names: Sequence[str]) -> str | None:
+    """The column of labels, unless the names are those of targets."""
+    return LABEL if LABEL in names else names[0] if names else None
+
+
 class TableReader(SeriesReader):
     """Iterates over the rows of a table in blocks, as `SeriesReader` does over those of a CSV file.
 
@@ -57,7 +67,7 @@ class TableReader(SeriesReader):
 
     def __init__(
         self,
-        path: Path,
+        path: Any,
         source: str,
         *,
         labelled: bool = True,
@@ -67,10 +77,10 @@ class TableReader(SeriesReader):
         length: int | None = None,
         variables: int | None = None,
     ) -> None:
-        """Read the file `path`.
+        """Read the table `path`.
 
         Args:
-            path: Parquet or Arrow file.
+            path: Parquet or Arrow file, or a table in memory.
             source: what messages call it.
             labelled: rows have a label or targets beside their values.
             columns: expected targets and values; None: determined by the names in the table.
@@ -133,9 +143,8 @@ class TableReader(SeriesReader):
             twice = next(name for name in there if there.count(name) > 1)
             self._fail_table(f"has two columns {shorten(twice)}")
         self._label: str | None = None
-        targets_and_values = [name for name in there if name[:1] in "xXyY" and name]
         wants_header = self.columns not in (None, HEADERLESS)
-        if wants_header or (self.columns is None and len(targets_and_values) == len(there)):
+        if wants_header or (self.columns is None and names_targets(there)):
             expected = self.columns
             cells = there
             if expected is not None:  # other columns may accompany them
@@ -147,7 +156,7 @@ class TableReader(SeriesReader):
         else:
             self.columns = HEADERLESS
             if self._labelled:
-                self._label = LABEL if LABEL in there else there[0] if there else None
+                self._label = label_among(there)
             others = [name for name in there if name != (self._label or LABEL)]
             self._named = self._find(others) if self.names else others
             if not self._named:
@@ -282,11 +291,13 @@ class TableReader(SeriesReader):
 
 
 @contextlib.contextmanager
-def _open(path: Path) -> Iterator[tuple[Any, Iterator[Any]]]:
+def _open(path: Any) -> Iterator[tuple[Any, Iterator[Any]]]:
     """The schema of a table, and its rows in batches."""
     import pyarrow
 
-    if is_parquet(path):
+    if isinstance(path, pyarrow.Table):
+        yield path.schema, iter(path.to_batches())
+    elif is_parquet(path):
         with open_parquet(path) as table:
             schema = table.schema_arrow
             yield schema, table.iter_batches(batch_size=_rows_of_batch(table), use_threads=True)

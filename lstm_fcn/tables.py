@@ -21,10 +21,12 @@ from lstm_fcn.container.tables import INDEX, is_parquet, is_table
 Source = str | Path | Sequence[str | Path] | Iterable[Any]
 
 BATCH_ROWS = 2**16  # sorted rows that are processed at once
+GROUPED_ROWS = 2**12  # rows with a series each that are processed at once
 MEMORY = "1GB"  # of DuckDB; larger tables are sorted on the disk
 SHOWN = 3  # rows that a report names
 QUERY = re.compile(r"\s*(select|from|with)\s", re.IGNORECASE)
-ROW = '"number of the row"'  # no table has a column of this name
+ROW_NAME, GROUP_NAME = "number of the row", "group of the row"  # no table has columns of these names
+ROW = f'"{ROW_NAME}"'
 NUMBERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT")
 FRACTIONS = ("FLOAT", "DOUBLE", "DECIMAL")
 
@@ -75,12 +77,14 @@ class Table:
     """A table of which `rows` can be read.
 
     columns: DuckDB's type of each column.
+    is_csv: the table is read from CSV.
     labels: the number of each label that has been read.
     """
 
     def __init__(self, name: str, origin: str, connection: Any) -> None:
         """`name` is what messages call it; `origin` is what follows FROM in SQL. See `open_table`."""
         self.name, self._from, self._connection = name, origin, connection
+        self.is_csv = origin.startswith("read_csv(")
         self._numbered = f"(SELECT *, row_number() OVER () AS {ROW} FROM {self._from})"
         self.labels: dict[str, int] = {}
         found = self._run(f"DESCRIBE SELECT * FROM {self._from}").fetchall()
@@ -126,6 +130,39 @@ class Table:
         )
         starts = f'SELECT {id_column}"start", CAST(label AS VARCHAR) FROM {self._from} WHERE label IS NOT NULL'
         return Table(self.name, f"({ends} UNION ALL {starts})", self._connection)
+
+    def count_values(self, column: str) -> int:
+        """How many values a column has, without null. Raises `UserError` if there is no such column."""
+        self.require(column)
+        count: int = self._run(f"SELECT count(DISTINCT {_quote(column)}) FROM {self._from}").fetchall()[0][0]
+        return count
+
+    def by_group(self, column: str) -> Iterator[tuple[str | None, Any]]:
+        """All rows, group by group, in Arrow batches of one group; a group is a value of the column, as text.
+
+        The rows of a group keep their order, which DuckDB's `COPY ... PARTITION_BY` does not guarantee. The batches
+        have the columns of the table and `ROW_NAME`, the number of the row in the table. Rows without a group are last.
+
+        Raises:
+            UserError: the table cannot be read.
+        """
+        query = f"SELECT *, CAST({_quote(column)} AS VARCHAR) AS {_quote(GROUP_NAME)} FROM {self._numbered}"
+        with self._explained():
+            relation = self._connection.sql(f"{query} ORDER BY {_quote(GROUP_NAME)} NULLS LAST, {ROW}")
+            # The name since DuckDB 1.4, and before.
+            read = getattr(relation, "to_arrow_reader", None) or relation.fetch_arrow_reader
+            reader = read(GROUPED_ROWS)
+        while True:
+            with self._explained():
+                batch = next(reader, None)
+            if batch is None:
+                return
+            groups = batch.column(GROUP_NAME).dictionary_encode()
+            codes = groups.indices.fill_null(-1).to_numpy()
+            batch = batch.select([name for name in batch.schema.names if name != GROUP_NAME])
+            ends = 1 + np.flatnonzero(np.diff(codes))
+            for first, last in zip([0, *ends.tolist()], [*ends.tolist(), len(batch)], strict=True):
+                yield groups[first].as_py(), batch.slice(first, last - first)
 
     def require(self, *names: str | None) -> None:
         """Raise `UserError` if one of the columns is missing."""
@@ -284,23 +321,23 @@ def open_tables() -> Iterator[Any]:
         yield connection
 
 
-def open_table(source: Source, connection: Any) -> Table:
-    """The table of a source; for sources, see `lstm_fcn.data.prepare`.
+def open_table(source: Source, connection: Any, as_text: bool = False) -> Table:
+    """The table of a source; for sources, see `lstm_fcn.data.prepare`. With `as_text`, the cells of CSV are text.
 
     Raises:
         UserError: there is no such file, or it cannot be read.
     """
-    return Table(*_describe(source, connection), connection)
+    return Table(*_describe(source, connection, as_text), connection)
 
 
-def _describe(source: Source, connection: Any) -> tuple[str, str]:
+def _describe(source: Source, connection: Any, as_text: bool) -> tuple[str, str]:
     """What messages call a source, and the SQL that stands for it."""
     if isinstance(source, str) and QUERY.match(source):
         return "The query", f"({source.rstrip().rstrip(';')})"
     if isinstance(source, (str, Path)):
         source = [source]
     if isinstance(source, Sequence) and all(isinstance(path, (str, Path)) for path in source):
-        return _describe_files([Path(path) for path in source if isinstance(path, (str, Path))])
+        return _describe_files([Path(path) for path in source if isinstance(path, (str, Path))], connection, as_text)
     import pyarrow
 
     if not hasattr(source, "__arrow_c_stream__"):
@@ -322,7 +359,7 @@ def _with_first(first: Any, others: Iterator[Any]) -> Iterator[Any]:
     yield from others
 
 
-def _describe_files(paths: Sequence[Path]) -> tuple[str, str]:
+def _describe_files(paths: Sequence[Path], connection: Any, as_text: bool) -> tuple[str, str]:
     files: list[Path] = []
     for path in paths:
         if not path.exists():
@@ -336,11 +373,22 @@ def _describe_files(paths: Sequence[Path]) -> tuple[str, str]:
         raise UserError(f"{name} contains CSV and Parquet files; give files of one kind.")
     listed = ", ".join(_text(str(file)) for file in files)
     if not tables[0]:
-        return name, f"read_csv([{listed}])"
-    arrow = [file for file in files if not is_parquet(file)]
-    if arrow:
-        raise UserError(f"{arrow[0]} is an Arrow file; give it as Parquet, or as batches in Python.")
-    return name, f"read_parquet([{listed}])"
+        return name, f"read_csv([{listed}]{', all_varchar = true, header = true' * as_text})"
+    parquet = [is_parquet(file) for file in files]
+    if any(parquet) and not all(parquet):
+        raise UserError(f"{name} contains Parquet and Arrow files; give files of one kind.")
+    return name, f"read_parquet([{listed}])" if parquet[0] else _register_arrow(files, connection)
+
+
+def _register_arrow(files: Sequence[Path], connection: Any) -> str:
+    from pyarrow import ArrowException, dataset
+
+    table = f"files_{len(connection.execute('SHOW TABLES').fetchall())}"
+    try:
+        connection.register(table, dataset.dataset(list(map(str, files)), format="ipc"))
+    except (ArrowException, OSError) as error:
+        raise UserError(f"{files[0]} cannot be read as a table: {error}.") from error
+    return table
 
 
 def _examine(

@@ -79,7 +79,7 @@ class Predictor:
         self._idle = sessions * (threads // len(sessions))
         self._block = GPU_BLOCK if self.engine == "CUDA" else BLOCK
         self._turns = threading.Semaphore(threads)
-        self._threads = threads
+        self.threads = threads
         self._pool = pool or ThreadPoolExecutor(threads, thread_name_prefix="predict")
 
     def predict(self, series: NDArray[np.float64]) -> Predictions:
@@ -93,9 +93,9 @@ class Predictor:
             np.empty((len(series), len(self.metadata.problem.classes)), dtype=np.float32),
             np.empty((len(series), width), dtype=np.float32),
         )
-        step = max(1, min(self._block, -(-len(series) // self._threads)))
+        step = max(1, min(self._block, -(-len(series) // self.threads)))
         blocks = iter([slice(start, start + step) for start in range(0, len(series), step)])
-        others = min(self._threads, -(-len(series) // step)) - 1
+        others = min(self.threads, -(-len(series) // step)) - 1
         helpers = [self._pool.submit(self._run, series, result, blocks) for _ in range(others)]
         self._run(series, result, blocks)
         for helper in helpers:

@@ -67,9 +67,13 @@ class Transform:
             ".out.parquet" if self.file_format == "parquet" or (not self.file_format and is_table(source)) else ".out"
         )
 
-    def run_table(self, source: Path, sink: BinaryIO, advance: Callable[[int], None], usual: str = "parquet") -> None:
-        """Write predictions for the rows of a table; `usual` is the format unless `file_format` is set. See `run`."""
-        reader = TableReader(source, str(source), names=self.predictor.metadata.problem.names, **self._expected())
+    def run_table(self, source: Any, sink: BinaryIO, advance: Callable[[int], None], usual: str = "parquet") -> None:
+        """Write predictions for the rows of a table; `usual` is the format unless `file_format` is set. See `run`.
+
+        The table is a file, or one in memory.
+        """
+        name = str(source) if isinstance(source, Path) else "The table"
+        reader = TableReader(source, name, names=self.predictor.metadata.problem.names, **self._expected())
         self._predict(reader, self._open_output(self.file_format or usual, sink, reader), advance)
 
     def run(self, stream: BinaryIO, name: str, sink: BinaryIO, advance: Callable[[int], None]) -> None:
@@ -131,7 +135,7 @@ class Transform:
 
     def _in_order(self, tasks: Iterator[Callable[[], Any]]) -> Iterator[Any]:
         """Run tasks in threads, a few ahead of the caller, and yield their results in order."""
-        cores = available_cores()
+        cores = self.predictor.threads
         waiting: deque[Future[Any]] = deque()
         with ThreadPoolExecutor(cores) as pool:
             try:

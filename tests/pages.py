@@ -19,7 +19,7 @@ SERVER = re.compile(r"([A-Z_]+=\S* )*(((lstm-fcn|mlflow models) )?serve\b.*|dock
 TIMEOUT = 600  # seconds that the commands of a block may take
 FEWER = (
     (r" --epochs \d+", ""),
-    (r"lstm-fcn (train|tune) ", r"lstm-fcn \1 --epochs 2 "),
+    (r"lstm-fcn (train|train-many|tune) ", r"lstm-fcn \1 --epochs 2 "),
     (r"--trials \d+", "--trials 2"),
     (r'(epochs"?[=:] ?"?)\d+', r"\g<1>2"),
     (r"LSTMFCNClassifier\(\)", "LSTMFCNClassifier(epochs=2)"),

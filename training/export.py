@@ -50,7 +50,9 @@ def largest_difference(classifier: Classifier, graph: bytes, rows: NDArray[np.fl
 
     The explanation has no bounds, so its difference is relative to its largest value.
     """
-    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     exported = session.run(None, {"series": rows})
     with torch.no_grad():
         expected = [output.numpy() for output in classifier(torch.from_numpy(rows))]

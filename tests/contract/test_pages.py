@@ -12,9 +12,21 @@ from tests.pages import PROJECT, code_blocks, run_blocks
 
 pytestmark = pytest.mark.pages
 
-PAGES = ["tutorial", "python", "mlflow", "data", "models", "serving", "batch", "recordings", "tuning", "migration"]
+PAGES = [
+    "tutorial",
+    "python",
+    "mlflow",
+    "data",
+    "models",
+    "serving",
+    "batch",
+    "recordings",
+    "tuning",
+    "many",
+    "migration",
+]
 # The blocks with containers are run by tests/images/test_pages.py.
-ELSEWHERE = r"docker|endpoint|sagemaker|boto3|pip install|postgresql|localhost"
+ELSEWHERE = r"docker|endpoint|sagemaker|boto3|pip install|postgresql|localhost|s3://|\bray\b"
 
 
 @pytest.fixture(scope="module")

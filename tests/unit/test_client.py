@@ -58,7 +58,7 @@ def test_wrong_use_is_explained(
 def test_a_package_that_is_not_installed_is_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(EXTRAS, "tune", ("tune", "no_such_package"))
+    monkeypatch.setitem(EXTRAS, "tune", {"tune": "no_such_package"})
     assert main(["tune"]) == 2
     expected = "tune needs the package no_such_package, which is not installed: pip install 'lstm-fcn[tune]'."
     assert expected in capsys.readouterr().err

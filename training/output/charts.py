@@ -183,3 +183,14 @@ def _write_pair(axes: Axes, place: int, correct: int, wrong: int) -> None:
         axes.text(0.01, place, str(correct), ha="left", va="center", color="white", fontsize=8)
     if wrong:
         axes.text(0.99, place, str(wrong), ha="right", va="center", color="white", fontsize=8)
+
+
+@house_style()
+def accuracy_histogram(accuracies: Sequence[float]) -> Figure:
+    """How many models have which accuracy."""
+    figure = Figure(figsize=(6.8, 2.6), layout="constrained")
+    axes = figure.subplots()
+    axes.hist(accuracies, bins=40, range=(0, 1), color=BLUE)
+    axes.set(xlim=(0, 1), xlabel="accuracy", ylabel="models")
+    axes.yaxis.set_major_locator(ticks(5, integer=True))
+    return figure

@@ -126,17 +126,17 @@ def page(report: Report) -> str:
     draw_matrix = charts.target_matrices if evaluation.independent else charts.confusion_matrix
     colours = [to_hex(ACTIVATION_COLOURS(place)) for place in np.linspace(0, 1, 9)]
     return (
-        _environment()
+        environment()
         .get_template("report.html")
         .render(
             report=report,
             evaluation=evaluation,
-            css=Markup(files(__package__).joinpath("report.css").read_text(encoding="utf-8")),  # noqa: S704
+            css=style_sheet(),
             kind="target" if evaluation.independent else "class",
             width_of_classes="narrow" if len(evaluation.classes) <= charts.MAX_WITH_COUNTS else "wide",
             headlines=_headlines(report),
             curves=_curves(report),
-            matrix=_embed(draw_matrix(evaluation.confusion(), evaluation.classes), "confusion", "confusion matrix"),
+            matrix=embed(draw_matrix(evaluation.confusion(), evaluation.classes), "confusion", "confusion matrix"),
             scores=_class_scores(evaluation),
             mean_scores=_mean_scores(evaluation),
             class_count_titles=[f"rows, {name} data" for name in report.class_counts],
@@ -152,7 +152,13 @@ def page(report: Report) -> str:
     )
 
 
-def _environment() -> jinja2.Environment:
+def style_sheet() -> Markup:
+    """The style sheet of every page."""
+    return Markup(files(__package__).joinpath("report.css").read_text(encoding="utf-8"))  # noqa: S704
+
+
+def environment() -> jinja2.Environment:
+    """The templates beside this module, which escape all text."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader(__package__, package_path=""),
         autoescape=True,
@@ -186,7 +192,7 @@ def _curves(report: Report) -> list[Markup]:
     panels = [name for name, curves in charts.PANELS.items() if known & set(curves.values())]
     figures = [charts.learning_curves(report.history, report.best_epoch, [name]) for name in panels]
     return [
-        _embed(figure, f"curve{k}", f"{name} by epoch")
+        embed(figure, f"curve{k}", f"{name} by epoch")
         for k, (name, figure) in enumerate(zip(panels, figures, strict=True))
     ]
 
@@ -212,7 +218,7 @@ def _class_counts(report: Report) -> list[list[str]]:
 def _example_group(examples: Sequence[Example], name: str, limit: float) -> dict[str, Any]:
     return {
         "pictures": [
-            (example, _embed(explanations.thumbnail(example, limit), f"{name}{k}", "a series over time"))
+            (example, embed(explanations.thumbnail(example, limit), f"{name}{k}", "a series over time"))
             for k, example in enumerate(examples)
         ],
         "has_maps": any(example.activation is not None for example in examples),
@@ -220,7 +226,7 @@ def _example_group(examples: Sequence[Example], name: str, limit: float) -> dict
     }
 
 
-def _embed(figure: Figure, name: str, description: str) -> Markup:
+def embed(figure: Figure, name: str, description: str) -> Markup:
     """A figure as an element of the page; `name` makes its ids unique in the page."""
     root = ElementTree.fromstring(svg(figure))  # noqa: S314  # written by matplotlib just now
     for node in root.iter():
