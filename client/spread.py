@@ -139,7 +139,8 @@ class _Cluster:
         except ModuleNotFoundError as error:
             message = f"--ray needs the package {error.name}, which is not installed: pip install 'lstm-fcn[ray]'."
             raise UserError(message) from error
-        self._ray, self._workers = ray, workers
+        self._ray: Any = ray
+        self._workers = workers
         _connect(ray, address)
 
         def call(item: Any) -> Any:  # Ray takes no `partial`

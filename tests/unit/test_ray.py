@@ -33,7 +33,7 @@ def cluster() -> Iterator[Any]:
     """A cluster of four nodes, beside the one of the programs, which has no tasks."""
     from ray.cluster_utils import Cluster
 
-    found = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    found: Any = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
     for _ in range(NODES):
         found.add_node(num_cpus=1)
     yield found
