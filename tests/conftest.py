@@ -1,6 +1,7 @@
 """Settings of all tests."""
 
 import os
+import signal
 
 from hypothesis import HealthCheck, settings
 
@@ -10,7 +11,12 @@ settings.load_profile("any machine")
 
 
 def pytest_configure() -> None:
-    """With pytest-xdist, keep each worker and all that it starts on its own core: they would wait for each other."""
+    """Take Ctrl-C, and keep each worker of pytest-xdist and all that it starts on its own core.
+
+    A shell starts what runs in the background with SIGINT ignored, and everything below it inherits that. Workers
+    without a core of their own would wait for each other.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     worker = os.environ.get("PYTEST_XDIST_WORKER")
     if worker:
         cores = sorted(os.sched_getaffinity(0))

@@ -49,11 +49,11 @@ def test_row_02_user_and_volumes(image: str, verb: str) -> None:  # noqa: ARG001
 
 @BOTH
 def test_row_03_labels(image: str, verb: str) -> None:
-    """The serving image says that it binds to a port it is told, and promises nothing that it does not have."""
+    """The serving image binds to a port it is told, serves many models, and promises nothing that it does not have."""
     labels = configuration(image)["Labels"]
     sagemaker = {name: value for name, value in labels.items() if name.startswith("com.amazonaws.sagemaker")}
-    expected = {"com.amazonaws.sagemaker.capabilities.accept-bind-to-port": "true"} if verb == "serve" else {}
-    assert sagemaker == expected
+    names = ("accept-bind-to-port", "multi-models") if verb == "serve" else ()
+    assert sagemaker == {f"com.amazonaws.sagemaker.capabilities.{name}": "true" for name in names}
 
 
 @BOTH
