@@ -73,7 +73,7 @@ class Folder:
         try:
             files, path = fs.FileSystem.from_uri(address if "://" in address else str(Path(address).absolute()))
         except (ArrowException, OSError) as error:
-            raise UserError(f"{address} is no address of a folder: {error}.") from error
+            raise UserError(f"{address} is not the address of a folder: {error}.") from error
         return cls(files, path.rstrip("/"))
 
     @property

@@ -46,7 +46,7 @@ class Registry:
         complete = self._folder / f".{token}"
         complete.write_text(json.dumps({"token": token, "folder": str(folder)}))
         try:
-            (self._folder / name).hardlink_to(complete)  # nobody sees half a file, and the first one wins
+            (self._folder / name).hardlink_to(complete)  # no reader sees half a file, and the first writer wins
         except FileExistsError:
             raise Conflict(f"There is already a model {name}; delete it first.") from None
         finally:

@@ -135,7 +135,7 @@ def send(requests: Sequence[Request], account: Account) -> list[dict[str, Any]]:
 
 
 def _undo(request: Request, account: Account) -> str:
-    """Delete what a request created; returns what is left of it."""
+    """Delete what a request created; returns the name of what remains."""
     if request.operation == "PutObject":  # which may have replaced a file that is still needed
         return "s3://{Bucket}/{Key}".format(**request.parameters)
     noun = request.operation.removeprefix("Create")
