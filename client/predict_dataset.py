@@ -153,17 +153,18 @@ def predict_dataset(
     if len(waiting) < len(names):
         click.echo(f"{len(names) - len(waiting)} of {len(names)} outputs exist and are kept; --overwrite replaces them")
     failed: dict[str, str] = {}
-    rows = 0
+    rows = complete = 0
     with tqdm(total=len(waiting), unit="file", dynamic_ncols=True, disable=None) as bar:
         for name, result in spread(partial(predict_file, model, inputs, outputs), waiting, workers, cluster):
             bar.update()
+            complete += 1
             if isinstance(result, str):
                 failed[name] = result
                 bar.write(f"Error: {result}", file=sys.stderr)
             else:
                 rows += result
                 if bar.disable:
-                    bar.write(f"[{bar.n}/{bar.total}] {name}: {plural(result, 'row')}")
+                    bar.write(f"[{complete}/{len(waiting)}] {name}: {plural(result, 'row')}")
     click.echo(f"{target}: {plural(rows, 'row')} of {plural(len(waiting) - len(failed), 'file')}")
     return failed
 

@@ -69,7 +69,9 @@ def test_files_that_have_an_output_are_skipped(
     (output / "more" / f".17.parquet{SUFFIX}.partial").write_bytes(b"half of it")
     command = ["predict-dataset", str(model), str(series), str(output), "--workers", "1"]
     assert main(command) == 0
-    assert "1 of 8 outputs exist and are kept" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "1 of 8 outputs exist and are kept" in printed
+    assert [line.split()[0] for line in printed.splitlines() if line[0] == "["] == [f"[{k}/7]" for k in range(1, 8)]
     assert contents(output).items() >= (expected | {f"more/16.parquet{SUFFIX}": b"from before"}).items()
     assert main([*command, "--overwrite"]) == 0
     assert contents(output).items() >= expected.items()
