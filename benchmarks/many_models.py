@@ -83,7 +83,6 @@ def compare_latency(root: Path, settings: dict[str, str], rows: list[str], label
         cold = milliseconds(other, lambda number: ask(1 + number, rows[0], labels[0]), COLD)
     medians = {name: statistics.median(rounds) for name, rounds in found.items()}
     print(f"one client, one series, median of {ROUNDS * ASKED} requests\n\n| | ms | of a single model |\n|---|---|---|")
-    print(f"| single model, /invocations | {medians['alone']:.2f} | 1 |")
     names = {"alone": "single model", "infer": "single model, Open Inference Protocol", "hit": "one of many, in memory"}
     for key, name in names.items():
         print(f"| {name} | {medians[key]:.2f} | {medians[key] / medians['alone']:.2f} |")

@@ -55,7 +55,7 @@ class Trained(BaseModel):
 
     def __str__(self) -> str:
         if self.error:
-            return f"{self.group}: Error: {self.error}"
+            return f"{self.group or '(no value)'}: Error: {self.error}"
         return f"{self.group}: {self.estimate} accuracy {self.accuracy:.4f}, {self.seconds:.1f} s"
 
 
