@@ -61,7 +61,7 @@ PINS := $(COMPILE) pyproject.toml --python-platform linux --constraints requirem
 	--excludes requirements/excluded.txt --no-emit-package torch --no-emit-package onnxruntime
 lock: install
 	$(PINS) --extra development --output-file requirements/dev.txt
-	$(PINS) --extra train --constraints requirements/dev.txt --output-file requirements/train.txt
+	$(PINS) --extra train --extra tables --constraints requirements/dev.txt --output-file requirements/train.txt
 	$(PINS) --extra serve --excludes requirements/not-served.txt --constraints requirements/dev.txt --output-file requirements/serve.txt
 	$(COMPILE) requirements/engine.in --universal --no-deps --output-file requirements/engine.txt
 	echo "atheris" | $(COMPILE) - --no-deps --output-file requirements/fuzz.txt

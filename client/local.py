@@ -23,7 +23,7 @@ from lstm_fcn.container.errors import UserError
 from lstm_fcn.container.files import check_writable
 from lstm_fcn.container.hyperparameters import parse_hyperparameters
 from lstm_fcn.container.media_types import OUTPUTS, Precision
-from lstm_fcn.container.optml import OptML
+from lstm_fcn.container.optml import BY, OptML
 from lstm_fcn.container.progress import EpochBar
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def _run_job(root: Path, names: Mapping[str, str], rounds: int) -> int:
             text = text.replace(name, better)
         return text
 
-    settings = {"SAGEMAKER_BASE_DIR": str(root), "LSTM_FCN_RESUMABLE": "true", "PYTHONUNBUFFERED": "1"}
+    settings = {"SAGEMAKER_BASE_DIR": str(root), "LSTM_FCN_RESUMABLE": "true", BY: "", "PYTHONUNBUFFERED": "1"}
     with (
         tempfile.TemporaryFile("w+") as errors,
         _run_module("lstm_fcn.training", settings, stdout=subprocess.PIPE, stderr=errors) as process,

@@ -69,3 +69,11 @@ def _type(parameter: Parameter) -> "click.ParamType[Any]":  # generic since clic
     if parameter.kind == "integer":
         return click.IntRange(parameter.low, parameter.high)  # type: ignore[arg-type]
     return click.FloatRange(parameter.low, parameter.high)
+
+
+def spread_options(command: Command) -> Command:
+    """Add the options `--workers` and `--ray` to a command."""
+    command = click.option(
+        "--ray", "cluster", metavar="ADDRESS", help="address of a Ray cluster to use: auto or HOST:PORT"
+    )(command)
+    return click.option("--workers", type=click.IntRange(1), help="processes [one per core]")(command)

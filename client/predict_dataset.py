@@ -12,12 +12,13 @@ from typing import Any, NamedTuple, get_args
 import click
 from tqdm import tqdm
 
-from lstm_fcn.client.spread import spread, spread_options
+from lstm_fcn.client.options import spread_options
 from lstm_fcn.container import artifact
 from lstm_fcn.container.channels import is_data_file
 from lstm_fcn.container.csv_blocks import unpacked
 from lstm_fcn.container.errors import UserError, plural
 from lstm_fcn.container.media_types import CSV, OUTPUTS, Precision
+from lstm_fcn.container.spread import spread
 from lstm_fcn.container.tables import is_table
 from lstm_fcn.serving.encode import Encoder, ResponseFormat
 from lstm_fcn.serving.predictor import Predictor

@@ -268,7 +268,7 @@ def _read(data: Path, preparation: Preparation) -> Iterator[Rows]:
     if data == STANDARD:
         yield from parse_csv(sys.stdin.read(), preparation, "standard input")
         return
-    from lstm_fcn.tables import Findings, open_table, open_tables
+    from lstm_fcn.container.database import Findings, open_table, open_tables
 
     with open_tables() as connection:
         findings = Findings()

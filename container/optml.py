@@ -9,6 +9,8 @@ from typing import Any
 
 from lstm_fcn.container.errors import UserError
 
+BY = "LSTM_FCN_BY"  # environment variable of a training job: train a model for each value of this column
+
 
 @dataclass(frozen=True)
 class Resources:

@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from lstm_fcn.container.database import Findings, Rows, Source, Table, open_table, open_tables
 from lstm_fcn.container.errors import UserError, plural
 from lstm_fcn.container.moments import format_times, has_timestamps, parse_time
 from lstm_fcn.container.recording import (
@@ -30,7 +31,6 @@ from lstm_fcn.container.recording import (
     Values,
 )
 from lstm_fcn.container.steps import KEY
-from lstm_fcn.tables import Findings, Rows, Source, Table, open_table, open_tables
 
 SPANS = {"ns": 1, "us": 1000, "ms": 10**6, "s": SECOND, "min": 60 * SECOND, "h": 3600 * SECOND, "d": 86400 * SECOND}
 GROUP_STEPS = 2**20  # in a row group of the output

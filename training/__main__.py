@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from lstm_fcn.container.cores import wait_passively
 from lstm_fcn.container.errors import AlgorithmError, UserError
-from lstm_fcn.container.optml import OptML
+from lstm_fcn.container.optml import BY, OptML
 from lstm_fcn.training.stop import RESUMABLE, Interrupted, StopBeforeTraining, StopSignal
 
 USAGE = """Usage: train
@@ -81,6 +81,11 @@ class Program:
         from lstm_fcn.container.hyperparameters import parse_hyperparameters
 
         settings = parse_hyperparameters(self.optml.hyperparameters())
+        if by := os.environ.get(BY):
+            from lstm_fcn.training.many import run_many
+
+            run_many(self.optml, by)
+            return 0
         resources = self.optml.resources()
         if len(resources.hosts) == 1:  # with several machines, the group reports a failure to the others
             find_channels(self.optml)

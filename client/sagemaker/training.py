@@ -15,6 +15,7 @@ from lstm_fcn.container.channels import CHANNELS
 from lstm_fcn.container.errors import UserError
 from lstm_fcn.container.hyperparameters import MOST_EPOCHS, PARAMETERS, Parameter, parse_hyperparameters
 from lstm_fcn.container.metrics import METRICS, METRICS_BY_NAME
+from lstm_fcn.container.optml import BY
 from lstm_fcn.container.ranges import Range, check_search, default_ranges
 
 DAY = 24 * 60 * 60  # seconds
@@ -47,6 +48,7 @@ class Training(Common):
     )
     input_mode: str = setting("", choices=CHANNELS[0].input_modes, default="File")
     sharded: bool = setting("give each machine a part of the training files", default=False)
+    by: str = setting("train a model for each value of this column", "COLUMN", default="")
     keep_alive: int = setting("keep the machines for the next job", "SECONDS", default=0)
 
     @property
@@ -61,10 +63,13 @@ def training_job(name: str, job: Training) -> Request:
     Raises:
         UserError: a hyperparameter is unknown or wrong, or settings contradict each other.
     """
+    if job.by and (job.validation or job.model or job.sharded):
+        raise UserError("A job with --by takes --training alone, and all of it on each machine.")
     parameters = {
         "TrainingJobName": name,
         **training_definition(job),
         "HyperParameters": _checked_hyperparameters(job),
+        "Environment": {BY: job.by} if job.by else None,
         # The prefix ends with a slash because the name of another job may start with this name.
         "CheckpointConfig": {"S3Uri": join(job.output, name, "checkpoints/")} if job.spot else None,
         "Tags": job.tag_list(),
@@ -173,6 +178,8 @@ def tuning_job(name: str, job: Training, search: Search) -> Request:
     Raises:
         UserError: as `training_job`; the objective cannot be measured; strategy and ranges contradict each other.
     """
+    if job.by:
+        raise UserError("A tuning job trains one model; leave out --by.")
     hyperparameters = _checked_hyperparameters(job)
     ranges = searched_ranges(job, search)
     check_search(search.objective, ranges, hyperparameters, bool(job.validation))

@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import feather, parquet
 
-from lstm_fcn.client import partition
-from lstm_fcn.client.partition import Part, divide, folder_names
 from lstm_fcn.container.errors import UserError
 from lstm_fcn.container.steps import read_preparation
 from lstm_fcn.data import prepare
+from lstm_fcn.training import partition
+from lstm_fcn.training.partition import Part, divide, folder_names
 
 ROWS = 600
 

@@ -15,7 +15,7 @@ from pyarrow import parquet
 
 from lstm_fcn.client.__main__ import main
 from lstm_fcn.client.predict_dataset import Folder, Model, predict_file
-from lstm_fcn.client.spread import spread
+from lstm_fcn.container.spread import spread
 from tests.models import LENGTH, NAMES, SERIES, save_plain_model
 from tests.unit.test_predict_dataset import contents, transformed
 from tests.unit.test_train_many import OPTIONS, make_table, models

@@ -14,6 +14,7 @@ EXTRAS: dict[str, list[str]] = DECLARED["optional-dependencies"]
 # Packages whose name differs from the module's, or that a declared package depends on as part of its interface.
 PACKAGES = {
     "botocore": "boto3",
+    "joblib": "scikit-learn",
     "markupsafe": "jinja2",
     "prometheus_client": "prometheus-client",
     "simdjson": "pysimdjson",
@@ -23,7 +24,7 @@ PACKAGES = {
     "typing_extensions": "pydantic",
     "werkzeug": "flask",
 }
-OPTIONAL = {"pyarrow"}  # `container.tables` says how to install it; `train` and `tables` do
+OPTIONAL = {"duckdb", "pyarrow", "ray"}  # `container` says how to install them
 PINNED = {"dev": "development", "train": "train", "serve": "serve"}  # file in requirements/ and its extra
 ELSEWHERE = {"lstm-fcn", "torch", "onnxruntime"}  # pinned in torch.txt and engine.txt
 

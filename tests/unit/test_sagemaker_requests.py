@@ -22,6 +22,7 @@ from lstm_fcn.client.sagemaker.training import (
 from lstm_fcn.container.errors import UserError
 from lstm_fcn.container.hyperparameters import PARAMETERS
 from lstm_fcn.container.metrics import METRICS
+from lstm_fcn.container.optml import BY
 from lstm_fcn.container.ranges import SCALES, Range, default_ranges, parse_range
 from lstm_fcn.serving.settings import Settings
 
@@ -58,8 +59,16 @@ class TestTraining:
         assert found["ResourceConfig"] == {"InstanceType": "ml.m5.xlarge", "InstanceCount": 1, "VolumeSizeInGB": 30}
         assert found["StoppingCondition"] == {"MaxRuntimeInSeconds": 86400}
         assert "HyperParameters" not in found
-        assert not {"EnableManagedSpotTraining", "CheckpointConfig", "VpcConfig", "Tags"} & set(found)
+        assert not {"EnableManagedSpotTraining", "CheckpointConfig", "VpcConfig", "Tags", "Environment"} & set(found)
         json.dumps(found)
+
+    def test_a_model_for_each_value_of_a_column(self) -> None:
+        [found] = sent(training_job("job", replace(JOB, by="machine", instance_count=4)))
+        assert found["Environment"] == {BY: "machine"}
+        [channel] = found["InputDataConfig"]
+        assert channel["DataSource"]["S3DataSource"]["S3DataDistributionType"] == "FullyReplicated"
+        with pytest.raises(UserError, match="A tuning job trains one model; leave out --by"):
+            tuning_job("job", replace(JOB, by="machine"), Search())
 
     def test_all_settings(self) -> None:
         job = replace(
@@ -132,6 +141,7 @@ class TestTraining:
                 {"validation": "s3://v", "hyperparameters": {"validation-fraction": "0.2"}},
                 "validation-fraction must be 0 if the job has validation data; leave out one of the two.",
             ),
+            ({"by": "m", "sharded": True}, "A job with --by takes --training alone, and all of it on each machine."),
             ({"max_wait": 9}, "max-wait applies to spot instances only; add --spot."),
             ({"spot": True, "max_wait": 9}, "max-wait=9 must be at least max-runtime=86400."),
             ({"spot": True, "keep_alive": 9}, "Spot instances cannot be kept alive"),

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from lstm_fcn.client.spread import AHEAD, spread
 from lstm_fcn.container.errors import UserError
+from lstm_fcn.container.spread import AHEAD, spread
 from tests.programs import free_port
 
 
@@ -55,7 +55,7 @@ def test_a_process_that_is_killed() -> None:
 
 ENDLESS = """
 import os, time
-from lstm_fcn.client.spread import spread
+from lstm_fcn.container.spread import spread
 from tests.unit.test_spread import wait_for_ever
 try:
     for _ in spread(wait_for_ever, [{folder!r}] * 4, workers=2):

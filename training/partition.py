@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lstm_fcn.container.channels import data_files
+from lstm_fcn.container.database import ROW_NAME, Table, open_table, open_tables
 from lstm_fcn.container.errors import UserError, plural, shorten
+from lstm_fcn.container.shards import Shard
 from lstm_fcn.container.steps import KEY, read_preparation
 from lstm_fcn.container.tables import INDEX, LABEL, label_among, names_targets
-from lstm_fcn.tables import ROW_NAME, Table, open_table, open_tables
 
 MOST_GROUPS = 100_000
+EVERYTHING = Shard()
 RECORDING_COLUMNS = ("group", "recording")  # by which prepared recordings can be divided
 GROUP_BYTES, GROUP_ROWS = 2**24, 2**16  # most of a row group
 NAME_CHARACTERS = " -_.,+=@#"  # beside letters and digits
@@ -40,7 +42,7 @@ class Part(NamedTuple):
     error: str = ""
 
 
-def divide(source: Path, by: str, folder: Path) -> list[Part]:
+def divide(source: Path, by: str, folder: Path, shard: Shard = EVERYTHING) -> list[Part]:
     """Write the rows of each value of the column `by` to a file in a new folder, in the order of the table.
 
     The same rows give the same file, whatever the other groups are.
@@ -49,6 +51,7 @@ def divide(source: Path, by: str, folder: Path) -> list[Part]:
         source: CSV with a header, Parquet or Arrow: a file, or a folder of files.
         by: see above.
         folder: see above.
+        shard: which groups to write, in the order of their names.
 
     Raises:
         UserError: the table cannot be read, or the column is missing, has too many values or is that of the labels.
@@ -68,6 +71,7 @@ def divide(source: Path, by: str, folder: Path) -> list[Part]:
         return [
             _write(table.name, by, group, (batch for _, batch in batches), convert, folder / f"{number:06d}.parquet")
             for number, (group, batches) in enumerate(groupby(table.by_group(by), key=lambda pair: pair[0]))
+            if number % shard.count == shard.index
         ]
 
 

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol, Self, TypeVar
 
-import click
 from joblib.externals import loky
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
@@ -20,19 +19,10 @@ from lstm_fcn.container.errors import UserError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-Command = TypeVar("Command", bound=Callable[..., object])
 
 AHEAD = 2  # items in flight for each core, so that none waits for its next item
 CONNECT_SECONDS = 15.0
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
-
-
-def spread_options(command: Command) -> Command:
-    """Add the options `--workers` and `--ray` to a command."""
-    command = click.option(
-        "--ray", "cluster", metavar="ADDRESS", help="address of a Ray cluster to use: auto or HOST:PORT"
-    )(command)
-    return click.option("--workers", type=click.IntRange(1), help="processes [one per core]")(command)
 
 
 def spread(
