@@ -137,7 +137,7 @@ def test_folders_that_cannot_be_used(
     assert series.exists()
     with pytest.raises(UserError, match=message):
         predict_dataset(Model.read(model), str(tmp_path / inputs), str(tmp_path / outputs))
-    with pytest.raises(UserError, match="no address of a folder"):
+    with pytest.raises(UserError, match="not the address of a folder"):
         predict_dataset(Model.read(model), "ftp://host/folder", str(tmp_path / outputs))
 
 
