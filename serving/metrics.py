@@ -1,9 +1,9 @@
 """Counts and durations of all workers, for `GET /metrics` in the text format of Prometheus."""
 
+import collections
 import os
 from functools import lru_cache
 
-import numpy as np
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
@@ -14,7 +14,7 @@ from lstm_fcn.serving.predictor import Predictions
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 SHARED = "PROMETHEUS_MULTIPROC_DIR"  # the folder where all workers keep their counts; see `gunicorn_conf`
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
-STEPS = ("read", "wait", "parse", "predict", "encode")
+STEPS = ("wait", "parse", "predict", "encode")
 MOST_MODELS, MOST_CLASSES = 1000, 100  # that are counted by name in a worker
 OTHERS = "(others)"
 
@@ -58,20 +58,21 @@ class Metrics:
     def add_request(self, model: str, status: int, milliseconds: dict[str, float]) -> None:
         """Count a request for predictions, and the duration of its steps."""
         self._requests_with(self._known(model), status).inc()
-        for step, duration in milliseconds.items():
-            self._steps[step].observe(duration / 1000)
+        for step, histogram in self._steps.items():
+            if step in milliseconds:
+                histogram.observe(milliseconds[step] / 1000)
 
     def add_predictions(self, model: str, problem: Problem, predictions: Predictions) -> None:
         """Count series by predicted class; with several targets, by each that is more likely than not."""
         name = self._known(model)
         self._series_of(name).inc(len(predictions.probabilities))
         if problem.independent:
-            counts = (predictions.probabilities > 0.5).sum(axis=0)
+            found = (predictions.probabilities > 0.5).nonzero()[1].tolist()
         else:
-            counts = np.bincount(predictions.most_probable, minlength=len(problem.classes))
-        for number in counts.nonzero()[0].tolist():
+            found = predictions.most_probable.tolist()
+        for number, count in collections.Counter(found).items() if len(found) > 1 else [(k, 1) for k in found]:
             label = problem.classes[number] if number < MOST_CLASSES else OTHERS
-            self._class_of(name, label).inc(int(counts[number]))
+            self._class_of(name, label).inc(count)
 
     def add_model(self, model: str, engine: str, problem: Problem, seconds: float) -> None:
         """Count a model that was read into memory in `seconds`."""
