@@ -59,11 +59,11 @@ class OptML:
 
     def hyperparameters(self) -> dict[str, Any]:
         """The content of `hyperparameters.json`; empty without that file (T18)."""
-        return self._read_json("hyperparameters.json") or {}
+        return read_json(self.config / "hyperparameters.json") or {}
 
     def input_data_config(self) -> dict[str, dict[str, Any]] | None:
         """The content of `inputdataconfig.json`, which declares the channels (T23); None without that file."""
-        config = self._read_json("inputdataconfig.json")
+        config = read_json(self.config / "inputdataconfig.json")
         if config is not None and not all(isinstance(value, dict) for value in config.values()):
             raise UserError(
                 f"{self.config / 'inputdataconfig.json'} must map each channel's name to an object "
@@ -73,7 +73,7 @@ class OptML:
 
     def resources(self) -> "Resources":
         """The machines of the job, from `resourceconfig.json` (T40); only this one without that file."""
-        config = self._read_json("resourceconfig.json") or {}
+        config = read_json(self.config / "resourceconfig.json") or {}
         hosts = config.get("hosts", ["localhost"])
         current: Any = config.get("current_host", hosts[0] if isinstance(hosts, list) and len(hosts) == 1 else None)
         if not isinstance(hosts, list) or current not in hosts:
@@ -86,20 +86,21 @@ class OptML:
 
     def checkpoints(self) -> tuple[Path, bool]:
         """Folder of the checkpoints, and whether `checkpointconfig.json` names it (T64)."""
-        config = self._read_json("checkpointconfig.json")
+        config = read_json(self.config / "checkpointconfig.json")
         if config is None:
             return self.root / "checkpoints", False
         path = config.get("LocalPath") or self.root / "checkpoints"
         return Path(path), True
 
-    def _read_json(self, name: str) -> dict[str, Any] | None:
-        path = self.config / name
-        try:
-            content = json.loads(path.read_text(encoding="utf-8-sig"))
-        except FileNotFoundError:
-            return None
-        except (ValueError, OSError) as error:
-            raise UserError(f"{path} cannot be read as JSON: {error}") from error
-        if not isinstance(content, dict):
-            raise UserError(f"{path} must hold a JSON object, not {type(content).__name__}.")
-        return content
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The object in a JSON file of the platform; None without that file. Raises `UserError` if it is invalid."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        return None
+    except (ValueError, OSError) as error:
+        raise UserError(f"{path} cannot be read as JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} must hold a JSON object, not {type(content).__name__}.")
+    return content

@@ -1,14 +1,14 @@
 """The part of a folder that is this machine's, if several machines work on it without talking to each other."""
 
-import json
 import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from lstm_fcn.container.errors import UserError
+from lstm_fcn.container.optml import OptML, read_json
 
 INDEXES = ("AWS_BATCH_JOB_ARRAY_INDEX", "JOB_COMPLETION_INDEX")  # of AWS Batch and Kubernetes
 COUNT = "AWS_BATCH_JOB_ARRAY_SIZE"
@@ -42,7 +42,7 @@ def find_shard(text: str | None, source: Path, environment: Mapping[str, str] = 
     given = next((environment[name] for name in INDEXES if environment.get(name)), None)
     if text is None:
         if given is None:
-            return _of_processing_job(source, Path(environment.get("SAGEMAKER_BASE_DIR") or "/opt/ml") / "config")
+            return _of_processing_job(source, OptML.from_environment(environment).root / "config")
         if COUNT not in environment:
             raise UserError(f"This is number {given} of several jobs; say of how many: --shard /7 if there are seven.")
         text = f"{given}/{environment[COUNT]}"
@@ -59,24 +59,14 @@ def find_shard(text: str | None, source: Path, environment: Mapping[str, str] = 
 
 def _of_processing_job(source: Path, config: Path) -> Shard:
     """The shard of a SageMaker Processing job's host, unless the platform has divided the files between the hosts."""
-    resources = _read_json(config / "resourceconfig.json")
+    resources = read_json(config / "resourceconfig.json") or {}
     hosts = sorted(resources.get("hosts", []))
     if len(hosts) < 2 or resources.get("current_host") not in hosts:
         return Shard()
-    for channel in _read_json(config / "processingjobconfig.json").get("ProcessingInputs", []):
+    job = read_json(config / "processingjobconfig.json") or {}
+    for channel in job.get("ProcessingInputs", []):
         place = channel.get("S3Input", {})
         is_divided = place.get("S3DataDistributionType") == "ShardedByS3Key"
         if is_divided and source.resolve().is_relative_to(Path(place.get("LocalPath", "/")).resolve()):
             return Shard()
     return Shard(hosts.index(resources["current_host"]), len(hosts))
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    """The content of a file of the platform; empty without that file."""
-    try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (ValueError, OSError) as error:
-        raise UserError(f"{path} cannot be read as JSON: {error}") from error
-    return content

@@ -14,7 +14,7 @@ from typing import Any
 # prometheus_client looks for the folder of the counts when it is imported.
 from lstm_fcn.serving.admission import MAX_REQUESTS
 from lstm_fcn.serving.registry import Registry, find_models
-from lstm_fcn.serving.settings import STATE, Settings
+from lstm_fcn.serving.settings import SHARED, STATE, Settings
 
 _settings = Settings.from_environment()
 
@@ -61,7 +61,7 @@ def on_starting(server: Any) -> None:  # noqa: ARG001
     state = Path(tempfile.mkdtemp(prefix="lstm-fcn-", dir=worker_tmp_dir))
     os.environ[STATE] = str(state)
     if _settings.metrics:
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(state)
+        os.environ[SHARED] = str(state)
     if _settings.models_folder:
         (state / "models").mkdir()
         registry = Registry(state / "models", _settings.models_folder)

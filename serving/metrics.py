@@ -10,9 +10,9 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from lstm_fcn import __version__
 from lstm_fcn.container.problem import Problem
 from lstm_fcn.serving.predictor import Predictions
+from lstm_fcn.serving.settings import SHARED
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
-SHARED = "PROMETHEUS_MULTIPROC_DIR"  # the folder where all workers keep their counts; see `gunicorn_conf`
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 STEPS = ("wait", "parse", "predict", "encode")
 MOST_MODELS, MOST_CLASSES = 1000, 100  # that are counted by name in a worker
