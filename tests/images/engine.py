@@ -56,6 +56,12 @@ class Container:
             assert time.monotonic() < deadline, self.logs()
             time.sleep(0.1)
 
+    def wait_for_program(self) -> None:
+        """Wait until process 1 is Python: the kernel drops a SIGTERM for process 1 that comes before any program."""
+        deadline = time.monotonic() + 60
+        while "python" not in docker("top", self.name, "-o", "pid,comm").stdout:
+            assert time.monotonic() < deadline, self.logs()
+
     def wait(self) -> int:
         """The exit code, once it ends."""
         return int(docker("wait", self.name).stdout)

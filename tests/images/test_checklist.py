@@ -224,6 +224,7 @@ def test_row_43_docker_stop_in_the_first_second(job: TrainingJob) -> None:
     """`docker stop` before anything has happened: an end within 120 seconds, and nothing half-written."""
     job.prepare(epochs="20000")
     with running("-v", f"{job.root}:/opt/ml", TRAIN) as container:
+        container.wait_for_program()
         code, seconds = container.stop(120)
         assert (code, seconds < 60) == (143, True), container.logs()[-5000:]
     assert not job.model.exists() or not list(job.model.iterdir())

@@ -1,6 +1,5 @@
 """Both images, built and run as the README says. More is in the checklist beside."""
 
-import time
 from pathlib import Path
 
 import pytest
@@ -61,7 +60,7 @@ class TestServing:
 
     def test_docker_stop_in_the_first_second(self, model: Path) -> None:
         with running("-v", f"{model}:/opt/ml/model:ro", SERVE) as container:
-            time.sleep(0.2)
+            container.wait_for_program()
             assert container.stop(30)[1] < 10, container.logs()
 
     def test_another_port(self, model: Path) -> None:
