@@ -34,9 +34,11 @@ def main() -> int:
     if sys.argv[1:]:
         print(USAGE)
         return 0 if sys.argv[1:] in (["--help"], ["-h"]) else UserError.exit_code
-    # Process 1 ignores SIGTERM until it has a handler; gunicorn sets its own later (S8). An exception would not do:
-    # some extension modules turn it into an ImportError while they are imported.
+    # gunicorn sets its own handler later (S8). An exception would not do: some extension modules turn it into an
+    # ImportError while they are imported.
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    # The image's script blocks the signal, because process 1 loses one that arrives before it has a handler.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
     # Before a linear algebra library is loaded: its threads would compete with the prediction threads.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
