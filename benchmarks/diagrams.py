@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import Bbox
 from numpy.typing import NDArray
@@ -23,6 +24,7 @@ LINE_HEIGHT = 0.18  # of a name
 FIRST_BAR, BAR_STEP = 0.17, 0.12  # below the axis
 NAME_LENGTH = 36  # characters in a line
 MAX_NAMES = 6  # in a scatter plot
+HALO = withStroke(linewidth=3, foreground="white")  # keeps a name that crosses the diagonal legible
 
 
 @house_style()
@@ -135,23 +137,28 @@ def scatter(accuracies: pd.DataFrame) -> Figure:
 
 
 def _name_points(axes: Axes, accuracies: pd.DataFrame, points: NDArray[np.float64]) -> None:
-    """Name the data sets farthest from the diagonal that have room for a name on the outer side of their point."""
+    """Name the data sets farthest from the diagonal that have room for a name.
+
+    A name stands beside its point on the side away from the diagonal; or else beyond it, or on the other side.
+    """
+    upper = [((-6, 0), "right", "center"), ((-6, 4), "left", "bottom"), ((6, 0), "left", "center")]
+    lower = [((6, 0), "left", "center"), ((6, -4), "right", "top"), ((-6, 0), "right", "center")]
     differences = (accuracies.iloc[:, 0] - accuracies.iloc[:, 1]).to_numpy()
     taken: list[Bbox] = []
     for k in np.argsort(-np.abs(differences), kind="stable"):
         if differences[k] == 0 or len(taken) == MAX_NAMES:
             break
         y, x = accuracies.iloc[k]
-        side: Literal["left", "right"] = "right" if differences[k] > 0 else "left"
-        offset = (-6 if side == "right" else 6, 0)
-        style: dict[str, Any] = {"textcoords": "offset points", "ha": side, "va": "center", "fontsize": 8.5}
-        name = axes.annotate(str(accuracies.index[k]), (x, y), offset, **style)
-        box = name.get_window_extent()
-        outside = box.x0 < axes.bbox.x0 or box.x1 > axes.bbox.x1
-        if outside or box.count_overlaps(taken) or box.padded(3).count_contains(np.delete(points, k, axis=0)):
-            name.remove()
-        else:
-            taken.append(box)
+        for offset, horizontal, vertical in upper if differences[k] > 0 else lower:
+            style: dict[str, Any] = {"textcoords": "offset points", "ha": horizontal, "va": vertical, "fontsize": 8.5}
+            name = axes.annotate(str(accuracies.index[k]), (x, y), offset, path_effects=[HALO], **style)
+            box = name.get_window_extent()
+            inside = axes.bbox.contains(*box.min) and axes.bbox.contains(*box.max)
+            if not inside or box.count_overlaps(taken) or box.padded(5).count_contains(np.delete(points, k, axis=0)):
+                name.remove()
+            else:
+                taken.append(box)
+                break
 
 
 @house_style()

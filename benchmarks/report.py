@@ -56,7 +56,7 @@ def write_report(comparison: Comparison, summary: pd.DataFrame, pairs: pd.DataFr
     methods, datasets = plural(len(summary), "method"), plural(len(comparison.accuracies), "data set")
     missing = len(comparison.excluded) + len(comparison.dropped)
     left_out = f" {plural(missing, 'other')} left out; the reasons are at the end." if missing else ""
-    ours = f" Ours, blue in the diagram: {'; '.join(map(escape, comparison.ours))}." if comparison.ours else ""
+    ours = f" Run here, blue in the diagram: {'; '.join(map(escape, comparison.ours))}." if comparison.ours else ""
     paragraphs = [
         f"# {methods} on {datasets}",
         f"Compared on the {datasets} that all {methods} have.{left_out}{ours}",
@@ -153,7 +153,7 @@ def _datasets_section(comparison: Comparison) -> list[str]:
     header = ["data set", *(["classes"] if classes else []), *map(escape, comparison.accuracies.columns)]
     text = "Accuracies; the best of a data set are **bold**."
     if comparison.ours:
-        text += " Ours: mean ± standard deviation over seeds (number of seeds)."
+        text += " Run here: mean ± standard deviation over seeds (number of seeds)."
     return ["## Data sets", text, _markdown(header, rows)]
 
 

@@ -26,6 +26,21 @@ def test_scatter_counts_and_names() -> None:
     assert png(figure) == png(diagrams.scatter(accuracies))
 
 
+def test_scatter_names_points_at_the_edge() -> None:
+    """The data sets that differ most have an accuracy of 1 with one method, so that there is no room beside them."""
+    accuracies = pd.DataFrame(
+        {"A": [1.0, 0.5, 0.72], "B": [0.5, 1.0, 0.7]}, index=["upper left", "lower right", "near"]
+    )
+    figure = diagrams.scatter(accuracies)
+    assert {"upper left", "lower right", "near"} <= set(texts(figure))
+    axes = figure.axes[0]
+    figure.draw_without_rendering()
+    for text in axes.texts:
+        box = text.get_window_extent()
+        assert axes.bbox.contains(box.x0, box.y0), text
+        assert axes.bbox.contains(box.x1, box.y1), text
+
+
 @pytest.mark.parametrize("values", [[0.5], [0.0, 1.0]])
 def test_scatter_of_extremes(values: list[float]) -> None:
     figure = diagrams.scatter(pd.DataFrame({"A": values, "B": values}))
