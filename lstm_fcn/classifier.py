@@ -103,8 +103,8 @@ class LSTMFCNClassifier(ClassifierMixin, Parameters):  # type: ignore[misc]  # s
     def explain(self, X: Series) -> NDArray[np.float32]:  # noqa: N803
         """The class activation map of the most probable class, float32 `[N, T]`.
 
-        How much each time step adds to the logit of the class; the mean over time is the part of the convolutions and
-        of the kernel features. It is exact, not an approximation.
+        How much each time step adds to the logit of the class; the mean over time is the part of the convolutions, and
+        what the kernel features add beyond the mean training series. It is exact, not an approximation.
 
         Raises:
             ValueError: the model has neither convolutions nor kernel features.

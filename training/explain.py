@@ -45,7 +45,7 @@ def load_classifier(folder: Path) -> tuple[Metadata, Classifier]:
         classifier.load_state_dict(safetensors.torch.load(contents[1]))
     except (SafetensorError, RuntimeError) as error:
         raise UserError(
-            f"{folder / WEIGHTS} is damaged or belongs to another model: {str(error).splitlines()[0]}"
+            f"{folder / WEIGHTS} is damaged or belongs to another model: {str(error).splitlines()[-1].strip()}"
         ) from error
     return metadata, classifier
 

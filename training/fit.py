@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lstm_fcn.container.errors import UserError
+from lstm_fcn.container.errors import UserError, plural
 from lstm_fcn.container.hyperparameters import Hyperparameters
 from lstm_fcn.container.problem import Problem
 from lstm_fcn.training.checkpoint import Checkpoints
@@ -76,8 +76,11 @@ def fit(
     """
     group, stop, problem = group or Group(), stop or StopSignal(), data.problem
     automatic = settings.epochs == 0 and settings.early_stopping_patience == 0
+    chosen = [name for name, value in (("batch-size", settings.batch_size), ("epochs", settings.epochs)) if value == 0]
     settings = settings.with_schedule(problem.series_count)
     check_batch_size(settings, group)
+    if group.is_first:
+        logger.info("%s", describe_schedule(settings, problem.series_count, chosen))
     training = data.training.to(placement.device)
     kernels = fit_kernels(training, problem, settings, group) if settings.kernel_features else None
     network = make_network(settings, problem.num_variables, problem.length, len(problem.classes))
@@ -114,6 +117,13 @@ def fit(
         logger.info("network alone: %s", ", ".join(f"{name} {value:.6f}" for name, value in best.metrics.items()))
         best = replace(best, metrics=metrics)
     return Fit(classifier, best, loop.history, settings, loop.stopping)
+
+
+def describe_schedule(settings: Hyperparameters, series: int, chosen: list[str]) -> str:
+    """How long training takes, for the log, and which hyperparameters were chosen for this many training series."""
+    steps = plural(settings.epochs * math.ceil(series / settings.batch_size), "step")
+    reason = f"; {' and '.join(chosen)} chosen for {series} training series" if chosen else ""
+    return f"schedule: batch-size={settings.batch_size}, epochs={settings.epochs}, {steps}{reason}"
 
 
 def set_statistics(network: Network, training: Dataset, problem: Problem, group: Group) -> None:

@@ -199,30 +199,31 @@ STEEP = 2.0**100  # times a distance from a bias, limited to 0 and 1: whether it
 
 
 def _kernels(graph: Graph, kernels: KernelClassifier, series: str, length: int) -> tuple[str, str]:
-    """Scaled series to logits `[B, C]`, and the activation map of every class `[B, C, T]`, whose mean they are.
+    """Scaled series to logits `[B, C]`, and the activation map of every class `[B, C, T]`.
 
     The mean over time and the linear layer change places with `KernelClassifier.forward`, so that all is convolutions,
-    and the map costs nothing more.
+    and the map costs nothing more. Its mean, and the logits of the means of the features, are the logits.
     """
     steps = graph.add("Round", graph.add("Mul", series, graph.constant(np.float32(STEPS_PER_UNIT))))
     image = graph.add("Unsqueeze", steps, graph.constant([2]))
     limits = graph.constant(np.float32(0.0)), graph.constant(np.float32(1.0))
+    usual = kernels.linear.weight.double() * kernels.mean.double()  # what the mean training series adds
     maps, start = [], 0
     for bank in kernels.features.banks:
-        size = bank.bias.numel()
+        size, share = bank.bias.numel(), length / bank.steps(length)
         above = graph.add("Clip", _distances(graph, bank, image), *limits)
         weights = kernels.linear.weight[:, start : start + size].reshape(-1, *bank.bias.shape).movedim(0, -1)
-        filled = _fill(weights).flatten(0, 1).T * (length / bank.steps(length))
-        part = graph.add("Conv", above, graph.constant(filled[:, :, None, None]))
+        filled = _fill(weights).flatten(0, 1).T * share
+        centre = -share * usual[:, start : start + size].sum(dim=1).float()
+        part = _convolve(graph, above, filled[:, :, None, None], centre, (0, 0), 1)
         cut = (length - bank.steps(length)) // 2
         maps.append(graph.add("Pad", part, graph.constant([0, 0, 0, cut, 0, 0, 0, cut])) if cut else part)
         start += size
     joined = graph.add("Squeeze", graph.add("Sum", *maps), graph.constant([2]))
     # A product instead of ReduceMean, to which OpenVINO adds a bias along the wrong axis.
     mean = graph.add("MatMul", joined, graph.constant(np.full((length, 1), 1 / length, np.float32)))
-    return graph.add(
-        "Add", graph.add("Squeeze", mean, graph.constant([2])), graph.constant(kernels.linear.bias)
-    ), joined
+    rest = (kernels.linear.bias + usual.sum(dim=1)).float()
+    return graph.add("Add", graph.add("Squeeze", mean, graph.constant([2])), graph.constant(rest)), joined
 
 
 def _distances(graph: Graph, bank: Bank, image: str) -> str:

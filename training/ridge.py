@@ -166,6 +166,7 @@ def fit_kernels(training: Dataset, problem: Problem, settings: Hyperparameters, 
             accuracy,
         )
     group.broadcast(weights)
+    model.mean.copy_(fitted.mean(dim=0, dtype=torch.float64))
     model.linear.weight.copy_(weights[:, :-1])
     model.linear.bias.copy_(weights[:, -1])
     return model

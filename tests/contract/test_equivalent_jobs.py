@@ -214,3 +214,4 @@ def test_hyperparameters_may_be_missing(tmp_path: Path) -> None:
         assert_succeeded(job, result)
         saved = json.loads(job.read("model.json"))["hyperparameters"]
         assert saved == Hyperparameters().with_schedule(12).model_dump(by_alias=True)
+        assert "schedule: batch-size=16, epochs=200, 200 steps; batch-size and epochs chosen for 12 " in result.stdout

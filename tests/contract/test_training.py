@@ -79,7 +79,7 @@ class TestAGoodJob:
 
     def test_the_first_lines_say_device_precision_and_versions(self, finished: Finished) -> None:
         lines = finished.result.stdout.splitlines()
-        assert len(lines) == 8 + 3 + 6  # before, in and after the epochs; nothing of a library's own
+        assert len(lines) == 9 + 3 + 6  # before, in and after the epochs; nothing of a library's own
         assert re.search(r"torch \d", lines[0])
         assert re.search(r"^device: (CPU|\d+ GPU)", lines[1])
         assert re.search(r"^precision: (bfloat16|float32)", lines[2])
@@ -88,6 +88,7 @@ class TestAGoodJob:
             "validation: 6 series of 16 values from 1 file(s)",
             "task: binary; classes: 'down': 6, 'up': 6",
         ]
+        assert lines[7] == "schedule: batch-size=16, epochs=3, 3 steps; batch-size chosen for 12 training series"
 
     def test_metadata(self, finished: Finished) -> None:
         metadata, graph = artifact.load(finished.job.model)

@@ -82,6 +82,7 @@ def make_kernels(family: Family, length: int) -> KernelClassifier | None:
     features.draw_biases(torch.randn(20, family.variables, length), seed=0)
     kernels = KernelClassifier(features, 3)
     torch.nn.init.normal_(kernels.linear.weight, std=0.5)
+    torch.nn.init.uniform_(kernels.mean)
     return kernels
 
 

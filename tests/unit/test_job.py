@@ -9,7 +9,7 @@ from lstm_fcn.container.errors import UserError
 from lstm_fcn.container.hyperparameters import parse_hyperparameters
 from lstm_fcn.container.problem import Problem, Scaling, Task
 from lstm_fcn.training.distributed import Group
-from lstm_fcn.training.fit import check_batch_size, class_weights, guessing_loss
+from lstm_fcn.training.fit import check_batch_size, class_weights, describe_schedule, guessing_loss
 from lstm_fcn.training.job import CURVE_POINTS, thin_out
 from lstm_fcn.training.loop import BestEpoch
 
@@ -90,3 +90,15 @@ def test_curves_have_few_points_and_the_epoch_that_was_kept(epochs: int) -> None
 )
 def test_the_loss_of_guessing(task: Task, counts: list[int], total: int, expected: float) -> None:
     assert guessing_loss(make_problem(task, counts, total)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "expected"),
+    [
+        ([], "schedule: batch-size=16, epochs=3, 9 steps"),
+        (["epochs"], "schedule: batch-size=16, epochs=3, 9 steps; epochs chosen for 40 training series"),
+    ],
+)
+def test_the_log_says_how_long_training_takes_and_why(chosen: list[str], expected: str) -> None:
+    settings = parse_hyperparameters({"batch-size": "16", "epochs": "3"})
+    assert describe_schedule(settings, 40, chosen) == expected

@@ -99,11 +99,12 @@ def test_kernels_read_some_of_many_variables() -> None:
     assert all(draw_channels(1, random).sum() == 1 for _ in range(5))
 
 
-def test_the_mean_of_the_activation_map_is_the_logit_without_the_bias() -> None:
+def test_the_mean_of_the_activation_map_is_the_logit_beyond_that_of_the_mean_features() -> None:
     model = KernelClassifier(make_features(50, 2), 3)
+    torch.nn.init.uniform_(model.mean)
     series = torch.randn(4, 2, 50)
     classes = torch.tensor([0, 2, 1, 1])
-    expected = (model(series) - model.linear.bias)[torch.arange(4), classes]
+    expected = (model(series) - model.linear(model.mean))[torch.arange(4), classes]
     found = model.activation_map(series, classes)
     assert found.shape == (4, 50)
     torch.testing.assert_close(found.mean(dim=1), expected, rtol=1e-4, atol=1e-4)
@@ -205,6 +206,8 @@ def test_a_fitted_classifier_knows_new_series(caplog: pytest.LogCaptureFixture) 
     new = make_dataset(200, seed=1)
     assert (model(new.series).argmax(dim=1) == new.labels).float().mean() > 0.9
     assert "kernel features: 252, fitted to 60 series, penalty " in caplog.messages[-1]
+    maps = model.activation_map(make_dataset(60).series, torch.zeros(60, dtype=torch.long))
+    assert abs(maps.mean().item()) < 1e-4  # what speaks for a class speaks against it elsewhere
     again = fit_kernels(make_dataset(60), make_problem(), SETTINGS, Group())
     torch.testing.assert_close(again.state_dict(), model.state_dict(), rtol=0, atol=0)
 

@@ -133,25 +133,40 @@ def draw_channels(num_variables: int, random: np.random.Generator) -> "np.ndarra
 
 
 class KernelClassifier(nn.Module):
-    """Kernel features and a linear layer: scaled series `[B, M, T]` to logits `[B, C]`."""
+    """Kernel features and a linear layer: scaled series `[B, M, T]` to logits `[B, C]`.
+
+    mean: of each feature over the training series, float32 `[features]`; used by the activation map only.
+    """
+
+    mean: Tensor
 
     def __init__(self, features: KernelFeatures, num_classes: int) -> None:
         super().__init__()
         self.features = features
         self.linear = nn.Linear(features.count, num_classes).requires_grad_(False)
+        self.register_buffer("mean", torch.zeros(features.count))
 
     def forward(self, series: Tensor) -> Tensor:
         logits: Tensor = self.linear(self.features(series))
         return logits
 
     def activation_map(self, series: Tensor, classes: Tensor) -> Tensor:
-        """How much each time step adds to the logit of a class, as `LSTMFCN.activation_map`: float32 `[B, T]`."""
+        """How much more each time step adds to the logit of a class than in the mean training series, `[B, T]`.
+
+        The mean over time is the logit minus that of the means of the features. Without taking them off, the map would
+        be that of an arbitrary constant, which the bias of the linear layer makes up for.
+
+        Args:
+            series: scaled, float32 `[B, M, T]`.
+            classes: the class to explain for each series, int64 `[B]`.
+        """
         sizes = [bank.bias.numel() for bank in self.features.banks]
         weights = self.linear.weight[classes].unsqueeze(1).split(sizes, dim=2)  # type: ignore[no-untyped-call]
+        means = self.mean.split(sizes)  # type: ignore[no-untyped-call]
         rounded = round_series(series)
         total = torch.zeros(len(series), 1, series.shape[2], device=series.device)
-        for weight, bank in zip(weights, self.features.banks, strict=True):
-            part = torch.matmul(weight, bank.above(rounded))
+        for weight, mean, bank in zip(weights, means, self.features.banks, strict=True):
+            part = torch.matmul(weight, bank.above(rounded)) - torch.matmul(weight, mean).unsqueeze(2)
             cut = (series.shape[2] - part.shape[2]) // 2
             total += F.pad(part, (cut, cut)) * (series.shape[2] / part.shape[2])  # fewer steps count more each
         return total.squeeze(1)
