@@ -21,7 +21,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypedDict, get_args
@@ -49,6 +49,7 @@ CONNECTIONS = (1, 8, 64)
 ROUNDS = 3  # responses to each connection, at least; requests in flight at the end are not counted
 WARM_UP_SECONDS = 1.0
 TIMEOUT = "300s"  # longer than any response takes; wrk counts late ones as errors
+STARTS = 12  # of the pair of servers with and without metrics
 MIN_SAME = 0.99  # share of equal labels with bfloat16: series between two classes may get either
 ROOT = Path(__file__).parents[1]
 
@@ -223,6 +224,35 @@ def compare_presets(ours: Way, seconds: int) -> int:
     return failed
 
 
+def compare_metrics(ours: Way, root: Path) -> int:
+    """Print the requests per second with `GET /metrics` beside those without; return the number of errors.
+
+    Each server has one worker, because connections are not divided evenly among several. Both run at a time and take
+    turns of two seconds. They are started often, because a server keeps the speed it happens to start with.
+    """
+    body = root / "1.csv"
+    body.write_text(series_csv(1))
+    ratios, failed = [], 0
+    for _ in range(STARTS):
+        speeds: list[list[float]] = [[], []]
+        with ExitStack() as stack:
+            urls = []
+            for counted in ("true", "false"):
+                settings = {**ours.settings, "SAGEMAKER_MODEL_SERVER_WORKERS": "1", "LSTM_FCN_METRICS": counted}
+                urls.append(f"{stack.enter_context(running(ours.command, root, settings)).url}/invocations")
+                warm_up(urls[-1], body.read_text())
+            for turn in range(6):
+                for url, found in list(zip(urls, speeds, strict=True))[:: 1 if turn % 2 else -1]:
+                    one = load(url, body, 8, 2)
+                    failed += one["errors"]
+                    if turn:  # the first one warms up
+                        found.append(one["per_second"])
+        ratios.append(sum(speeds[0]) / sum(speeds[1]))
+    error = statistics.stdev(ratios) / math.sqrt(STARTS)
+    print(f"\nWith metrics: {statistics.mean(ratios):.3f} of the requests/s (standard error {error:.3f})", flush=True)
+    return failed
+
+
 @click.command(help=__doc__)
 @click.option("--seconds", type=int, default=6, show_default=True, help="minimum duration of each case")
 @click.option("--precision", type=click.Choice(get_args(Precision)), help="LSTM_FCN_PRECISION of our endpoint")
@@ -240,6 +270,7 @@ def main(seconds: int, precision: str | None) -> None:
         print(f"{available_cores()} core(s), shared with the load generator. Ours: {ours.first_line}\n", flush=True)
         errors = compare_loads(both, root, seconds)
         compare_servers(ours, plain)
+        errors += compare_metrics(ours, root)
     errors += compare_presets(ours, seconds)
     if errors:
         raise SystemExit(f"{errors} request(s) failed")

@@ -4,12 +4,8 @@ import threading
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from werkzeug.exceptions import ServiceUnavailable
-
-if TYPE_CHECKING:  # see gunicorn_conf
-    from prometheus_client import Gauge
 
 MAX_REQUESTS = 128  # that a worker admits at a time; further ones get 503
 RETRY_AFTER = 1  # seconds
@@ -19,7 +15,7 @@ LARGE = 256 * 1024  # bytes of a body from which a request waits for its turn
 class Admission:
     """Counts the requests that are admitted, and gives turns to the large ones among them."""
 
-    def __init__(self, requests: int, size: int, turns: int, gauge: "Gauge | None" = None) -> None:
+    def __init__(self, requests: int, size: int, turns: int, gauge: "memoryview[float] | None" = None) -> None:
         """Set the limits.
 
         Args:
@@ -27,7 +23,7 @@ class Admission:
             size: bytes of their bodies together; a request that is alone is admitted whatever its size.
             turns: large requests worked on at a time. More of them would all finish late, and need memory for the
                 series of each.
-            gauge: is set to the number of admitted requests.
+            gauge: its only number is set to the number of admitted requests.
         """
         self._gauge = gauge
         self._free_turns = turns
@@ -56,8 +52,8 @@ class Admission:
     def _count(self, requests: int, size: int) -> None:
         self._requests += requests
         self._bytes += size
-        if self._gauge:
-            self._gauge.set(self._requests)
+        if self._gauge is not None:
+            self._gauge[0] = self._requests
 
     @contextmanager
     def turn(self, size: int) -> Iterator[None]:

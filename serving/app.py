@@ -25,9 +25,9 @@ from lstm_fcn.container.cores import available_cores
 from lstm_fcn.container.errors import AlgorithmError, UserError
 from lstm_fcn.container.memory import available_memory
 from lstm_fcn.serving import metrics, multi_model, open_inference
-from lstm_fcn.serving.endpoint import Endpoint, Steps
+from lstm_fcn.serving.endpoint import Endpoint
 from lstm_fcn.serving.invocation import Invocation
-from lstm_fcn.serving.metrics import Metrics
+from lstm_fcn.serving.metrics import Metrics, Steps
 from lstm_fcn.serving.models import ManyModels, Models, OneModel
 from lstm_fcn.serving.page import render
 from lstm_fcn.serving.predictor import Predictor
@@ -50,7 +50,8 @@ def application() -> Flask:
     """Create the application in a gunicorn worker: read the environment and load the model, or find the models."""
     started = time.perf_counter()
     settings, threads = Settings.from_environment(), min(available_cores(), MAX_PREDICTION_THREADS)
-    counts = Metrics()
+    state = Path(os.environ[STATE]) if STATE in os.environ else None
+    counts = Metrics(state if settings.metrics else None)
     if settings.models_folder:
         registry = Registry(Path(os.environ[STATE]) / "models", settings.models_folder)
         memory = settings.model_memory_mib * MEBIBYTE or int(available_memory() * MEMORY_SHARE)
@@ -69,7 +70,7 @@ def create_app(models: Models, settings: Settings, counts: Metrics | None = None
     app = Flask(__name__, static_folder=None)
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
     counts = counts or Metrics()
-    endpoint = Endpoint(models, settings, counts)
+    endpoint = Endpoint(models, settings, counts.in_progress)
 
     def invoke(name: str) -> Response:
         return endpoint.answer(name, partial(Invocation, settings))
@@ -102,7 +103,7 @@ def create_app(models: Models, settings: Settings, counts: Metrics | None = None
     if settings.metrics:
         app.add_url_rule("/metrics", "metrics", lambda: Response(counts.text(), content_type=metrics.CONTENT_TYPE))
     _register_error_handlers(app, settings)
-    _register_log(app, counts)
+    _register_log(app, counts if settings.metrics else None)
     return app
 
 
@@ -150,7 +151,7 @@ def _register_error_handlers(app: Flask, settings: Settings) -> None:
         return _text("Internal error; see the traceback in the log.", AlgorithmError.http_status)
 
 
-def _register_log(app: Flask, counts: Metrics) -> None:
+def _register_log(app: Flask, counts: Metrics | None) -> None:
     """Count and log each request for predictions: its id, status, rows and the time of each step."""
     numbers = count(1)
 
@@ -162,7 +163,8 @@ def _register_log(app: Flask, counts: Metrics) -> None:
     def log(response: Response) -> Response:
         if request.endpoint not in PREDICTING:
             return response
-        counts.add_request(g.steps.model, response.status_code, g.steps.milliseconds)
+        if counts:
+            counts.add_request(g.steps, response.status_code)
         if logger.isEnabledFor(logging.INFO):
             given = request.headers.get("X-Amzn-SageMaker-Inference-Id", "")
             parts = [f"id={given if re.fullmatch('[!-~]{1,64}', given) else next(numbers)}"]

@@ -1,6 +1,5 @@
 """From the body of a request to predictions and their response, whatever the protocol."""
 
-import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -12,7 +11,6 @@ from werkzeug.exceptions import BadRequest, InternalServerError, RequestEntityTo
 from lstm_fcn.container.cores import available_cores
 from lstm_fcn.container.errors import UserError
 from lstm_fcn.serving.admission import MAX_REQUESTS, Admission
-from lstm_fcn.serving.metrics import Metrics
 from lstm_fcn.serving.models import LoadedModel, Models
 from lstm_fcn.serving.predictor import Predictions
 from lstm_fcn.serving.settings import MEBIBYTE, Settings
@@ -38,11 +36,12 @@ Form = Callable[[bytes, LoadedModel], Exchange]  # decodes a body for a model; r
 class Endpoint:
     """Answers requests for predictions, as many at a time as there is room for."""
 
-    def __init__(self, models: Models, settings: Settings, counts: Metrics) -> None:
-        self._models, self._counts = models, counts
+    def __init__(self, models: Models, settings: Settings, gauge: "memoryview[float]") -> None:
+        """Serve `models`; for `gauge`, see `Admission`."""
+        self._models = models
         self.max_body = settings.max_body_mib * MEBIBYTE
         turns = available_cores()
-        self._admission = Admission(MAX_REQUESTS, MAX_BODIES * self.max_body, turns, counts.in_progress)
+        self._admission = Admission(MAX_REQUESTS, MAX_BODIES * self.max_body, turns, gauge)
 
     def find(self, name: str) -> LoadedModel:
         """The model of a request, which is not to blame if its files are damaged. For what is raised, see `Models`."""
@@ -73,29 +72,13 @@ class Endpoint:
                 steps.end("predict")
                 response = exchange.respond(predictions)
                 steps.end("encode")
-        self._counts.add_predictions(model.name, model.predictor.metadata.problem, predictions)
-        return response
+                steps.predicted = model.predictor.metadata.problem, predictions
+                return response
 
 
 def join_predictions(parts: Sequence[Predictions]) -> Predictions:
     """Predictions one after the other."""
     return parts[0] if len(parts) == 1 else Predictions(*(np.concatenate(each) for each in zip(*parts, strict=True)))
-
-
-class Steps:
-    """What is logged and counted of a request: its model, its series and the duration of each step."""
-
-    def __init__(self) -> None:
-        self.model = ""
-        self.rows = 0
-        self.milliseconds: dict[str, float] = {}
-        self._last = time.perf_counter()
-
-    def end(self, step: str) -> None:
-        """End a step; the next one starts now."""
-        now = time.perf_counter()
-        self.milliseconds[step] = 1000 * (now - self._last)
-        self._last = now
 
 
 def _read_body(incoming: Request, limit: int) -> bytes:

@@ -10,11 +10,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-# Not the app: ONNX Runtime starts a thread when it is imported, and a fork would wait for it in the end; and
-# prometheus_client looks for the folder of the counts when it is imported.
+# Not the app: ONNX Runtime starts a thread when it is imported, and a fork would wait for it in the end.
 from lstm_fcn.serving.admission import MAX_REQUESTS
 from lstm_fcn.serving.registry import Registry, find_models
-from lstm_fcn.serving.settings import SHARED, STATE, Settings
+from lstm_fcn.serving.settings import STATE, Settings
 
 _settings = Settings.from_environment()
 
@@ -60,8 +59,6 @@ def on_starting(server: Any) -> None:  # noqa: ARG001
         return
     state = Path(tempfile.mkdtemp(prefix="lstm-fcn-", dir=worker_tmp_dir))
     os.environ[STATE] = str(state)
-    if _settings.metrics:
-        os.environ[SHARED] = str(state)
     if _settings.models_folder:
         (state / "models").mkdir()
         registry = Registry(state / "models", _settings.models_folder)
@@ -77,14 +74,6 @@ def when_ready(server: Any) -> None:
         # The kernel hands a connection over once the client has sent something: thousands may send nothing.
         if hasattr(socket, "TCP_DEFER_ACCEPT"):  # on Linux only
             listener.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, IDLE_SECONDS)
-
-
-def child_exit(server: Any, worker: Any) -> None:  # noqa: ARG001
-    """Forget the requests that an ended worker had in progress."""
-    if _settings.metrics:
-        from prometheus_client.multiprocess import mark_process_dead
-
-        mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
 
 
 def on_exit(server: Any) -> None:  # noqa: ARG001

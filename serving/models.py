@@ -16,7 +16,7 @@ from lstm_fcn.container.errors import UserError, shorten
 from lstm_fcn.container.media_types import Precision
 from lstm_fcn.container.memory import resident_memory
 from lstm_fcn.serving.encode import Encoder
-from lstm_fcn.serving.metrics import Metrics
+from lstm_fcn.serving.metrics import EVICTIONS, FAILURES, Metrics
 from lstm_fcn.serving.predictor import Predictor
 from lstm_fcn.serving.registry import Place, Registry
 
@@ -113,10 +113,10 @@ class ManyModels:
             self._make_room(GROWTH * size)
             metadata, graph = artifact.load(place.folder)
         except FileNotFoundError:
-            self._metrics.failures.inc()
+            self._metrics.add(FAILURES)
             raise NotFound(f"The files of the model {name} have been removed from {place.folder}.") from None
         except UserError:
-            self._metrics.failures.inc()
+            self._metrics.add(FAILURES)
             raise
         predictor = Predictor(metadata, graph, self._threads, self._precision, self._pool)
         model = LoadedModel(name, predictor, Encoder(metadata))
@@ -145,7 +145,7 @@ class ManyModels:
                         "fewer workers."
                     )
                 self._loaded.pop(oldest)
-            self._metrics.evictions.inc()
+            self._metrics.add(EVICTIONS)
             _return_memory()
 
 

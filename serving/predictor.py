@@ -37,7 +37,7 @@ class Predictions(NamedTuple):
 
     probabilities: float32 `[N, classes]`.
     explanation: float32 `[N, length]`, the class activation map of the most probable class: the contribution
-        of each time step to its logit; their mean is the part of the convolutions. `[N, 0]` if the model has none.
+        of each time step to its logit (see docs/network.md). `[N, 0]` if the model has none.
     """
 
     probabilities: NDArray[np.float32]
@@ -46,6 +46,9 @@ class Predictions(NamedTuple):
     @property
     def most_probable(self) -> NDArray[np.int64]:
         """The most probable class of each series, int64 `[N]`."""
+        if len(self.probabilities) == 1:  # argmax would let another thread run, and wait for its turn afterwards
+            values = self.probabilities[0].tolist()
+            return np.array([values.index(max(values))])
         found: NDArray[np.int64] = self.probabilities.argmax(axis=1)
         return found
 

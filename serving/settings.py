@@ -13,7 +13,6 @@ from lstm_fcn.container.optml import OptML
 
 MEBIBYTE = 1024 * 1024
 STATE = "_LSTM_FCN_STATE"  # set by the master process: the folder that all workers share
-SHARED = "PROMETHEUS_MULTIPROC_DIR"  # the folder where they keep their counts, as prometheus_client calls it
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -50,6 +51,10 @@ def count(server: Endpoint, name: str, **labels: str) -> float:
     return sum(sample.value for sample in samples if labels.items() <= sample.labels.items())
 
 
+def open_files(process: int) -> set[Path]:
+    return {path.readlink() for path in Path(f"/proc/{process}/fd").iterdir()}
+
+
 def kill_a_worker(server: Endpoint) -> None:
     worker = min(descendants(server.process.pid))
     os.kill(worker, signal.SIGKILL)
@@ -91,13 +96,29 @@ def test_counts_of_all_workers_survive_a_kill(server: Endpoint) -> None:
     assert count(server, "model_load_seconds_count") >= 2
 
 
+def test_a_request_in_progress_ends_with_its_worker(server: Endpoint) -> None:
+    address = server.url.removeprefix("http://").split(":")
+    with socket.create_connection((address[0], int(address[1]))) as connection:
+        connection.sendall(b"POST /models/plain/invoke HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n1,2")
+        while not count(server, "requests_in_progress"):
+            time.sleep(0.05)
+        workers = list(descendants(server.process.pid))  # one of them has the request
+        for worker in workers:
+            os.kill(worker, signal.SIGKILL)
+        while set(workers) & set(descendants(server.process.pid)):
+            time.sleep(0.05)
+        wait_until_healthy(server.url, server.process)
+        assert count(server, "requests_in_progress") == 0
+
+
 def test_nothing_is_left_in_shared_memory(tmp_path: Path) -> None:
     save_plain_model(tmp_path / "model")
     with endpoint(tmp_path, **TWO_WORKERS) as running:
         assert ask(running.url + "/invocations", ROWS)[0] == 200
         assert count(running, "requests_total", model="model", status="200") == 1
         worker = min(descendants(running.process.pid))
-        (counts,) = Path("/dev/shm").glob(f"lstm-fcn-*/counter_{worker}.db")  # noqa: S108
+        (counts,) = [path for path in open_files(worker) if path.parent.name.startswith("lstm-fcn-")]
+        assert counts.exists()
     assert not counts.parent.exists()
 
 

@@ -17,6 +17,16 @@ def test_more_requests_than_places_are_told_to_come_back() -> None:
         pass
 
 
+def test_the_gauge_shows_the_admitted_requests() -> None:
+    gauge = memoryview(bytearray(8)).cast("d")
+    admission = Admission(requests=2, size=100, turns=1, gauge=gauge)
+    with admission.admit(1):
+        with admission.admit(1), pytest.raises(ServiceUnavailable), admission.admit(1):
+            pass
+        assert gauge[0] == 1
+    assert gauge[0] == 0
+
+
 def test_bodies_have_so_much_room_together() -> None:
     admission = Admission(requests=10, size=100, turns=1)
     with admission.admit(60):

@@ -119,6 +119,11 @@ class TestRows:
         assert message in str(raised.value)
         assert not (tmp_path / "parts").exists()
 
+    def test_a_missing_header(self, tmp_path: Path) -> None:
+        (tmp_path / "t.csv").write_text("a,1.5,-2\nb,0.25,3\n")
+        with pytest.raises(UserError, match=r"no column 'machine'; it has 'a', '1\.5', '-2'\. Is its header missing\?"):
+            divide(tmp_path / "t.csv", "machine", tmp_path / "parts")
+
     def test_what_is_no_table(self, tmp_path: Path) -> None:
         (tmp_path / "t.parquet").write_bytes(b"PAR1 and nothing else")
         (tmp_path / "t.arrow").write_bytes(b"ARROW1 and nothing else")
