@@ -25,6 +25,7 @@ GROUPED_ROWS = 2**12  # rows with a series each that are processed at once
 MEMORY = "1GB"  # of DuckDB; larger tables are sorted on the disk
 SHOWN = 3  # rows that a report names
 QUERY = re.compile(r"\s*(select|from|with)\s", re.IGNORECASE)
+VALUE = re.compile(r"-?\d*\.\d")  # unlike the name of a column
 ROW_NAME, GROUP_NAME = "number of the row", "group of the row"  # no table has columns of these names
 ROW = f'"{ROW_NAME}"'
 NUMBERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT")
@@ -168,7 +169,8 @@ class Table:
         """Raise `UserError` if one of the columns is missing."""
         for name in names:
             if name is not None and name not in self.columns:
-                raise UserError(f"{self.name} has no column {shorten(name)}; {suggest(name, self.columns)}")
+                hint = " Is its header missing?" if any(map(VALUE.match, self.columns)) else ""
+                raise UserError(f"{self.name} has no column {shorten(name)}; {suggest(name, self.columns)}{hint}")
 
     def choose_values(self, names: Sequence[str], others: Sequence[str | None]) -> tuple[str, ...]:
         """The columns of values: those given, or all columns of numbers but the others.
