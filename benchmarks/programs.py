@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+import psutil
 
 PROGRAMS = Path(sys.executable).parent  # where `train` and `serve` are installed
 TIMEOUT = 300  # seconds a program may take to end
@@ -94,12 +95,9 @@ def environment(root: Path, settings: Mapping[str, str] | None = None) -> dict[s
     return {**kept, "SAGEMAKER_BASE_DIR": str(root), **(settings or {})}
 
 
-def descendants(process: int) -> Iterator[int]:
+def descendants(process: int) -> list[int]:
     """Ids of the child processes of a process, and of their children."""
-    for children in Path(f"/proc/{process}/task").glob("*/children"):
-        for child in map(int, children.read_text().split()):
-            yield child
-            yield from descendants(child)
+    return [child.pid for child in psutil.Process(process).children(recursive=True)]
 
 
 def kill_tree(process: Process) -> None:

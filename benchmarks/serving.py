@@ -28,6 +28,7 @@ from typing import TypedDict, get_args
 
 import click
 import numpy as np
+import psutil
 
 from lstm_fcn.benchmarks.programs import (
     descendants,
@@ -72,7 +73,7 @@ class Server:
     log: Path
 
     def workers(self) -> list[int]:
-        return list(descendants(self.process.pid))
+        return descendants(self.process.pid)
 
 
 @contextmanager
@@ -125,8 +126,7 @@ def series_csv(rows: int) -> str:
 
 def resident_megabytes(process: int) -> float:
     """Resident memory of a process in MB."""
-    status = Path(f"/proc/{process}/status").read_text()
-    return int(status.split("VmRSS:")[1].split()[0]) / 1000
+    return float(psutil.Process(process).memory_info().rss / 1e6)
 
 
 def check_labels(both: tuple[Way, Way], root: Path, exact: bool) -> None:

@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import IO, TypeVar
 from unittest import mock
 
+import psutil
+
 from lstm_fcn.benchmarks.programs import (
     PROGRAMS,
     TIMEOUT,
@@ -61,6 +63,7 @@ __all__ = [
     "environment",
     "finish",
     "free_port",
+    "is_running",
     "kill_tree",
     "labelled_csv",
     "offer_pipe",
@@ -176,6 +179,14 @@ class TrainingJob:
     def read(self, name: str) -> bytes:
         """A file of the model."""
         return (self.model / name).read_bytes()
+
+
+def is_running(process: int) -> bool:
+    """Whether a process exists that has not ended; ended ones exist until somebody asks how."""
+    try:
+        return psutil.Process(process).status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def side_by_side(function: Callable[[Item], Outcome], items: Iterable[Item]) -> list[Outcome]:

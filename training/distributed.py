@@ -236,7 +236,8 @@ def launch(resources: Resources, one_process: bool) -> int:
 
 
 def _forward_signal(number: int, _frame: object) -> None:
-    children = [int(child) for file in Path("/proc/self/task").glob("*/children") for child in file.read_text().split()]
+    main_thread = os.getpid()  # which starts the processes
+    children = [int(child) for child in Path(f"/proc/self/task/{main_thread}/children").read_text().split()]
     if not children:  # the processes have not been started yet
         raise StopBeforeTraining
     for child in children:

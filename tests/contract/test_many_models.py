@@ -11,6 +11,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -49,10 +50,6 @@ def count(server: Endpoint, name: str, **labels: str) -> float:
     families = text_string_to_metric_families(ask(server.url + "/metrics")[1])
     samples = [sample for family in families for sample in family.samples if sample.name == f"lstm_fcn_{name}"]
     return sum(sample.value for sample in samples if labels.items() <= sample.labels.items())
-
-
-def open_files(process: int) -> set[Path]:
-    return {path.readlink() for path in Path(f"/proc/{process}/fd").iterdir()}
 
 
 def kill_a_worker(server: Endpoint) -> None:
@@ -102,7 +99,7 @@ def test_a_request_in_progress_ends_with_its_worker(server: Endpoint) -> None:
         connection.sendall(b"POST /models/plain/invoke HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n1,2")
         while not count(server, "requests_in_progress"):
             time.sleep(0.05)
-        workers = list(descendants(server.process.pid))  # one of them has the request
+        workers = descendants(server.process.pid)  # one of them has the request
         for worker in workers:
             os.kill(worker, signal.SIGKILL)
         while set(workers) & set(descendants(server.process.pid)):
@@ -117,7 +114,8 @@ def test_nothing_is_left_in_shared_memory(tmp_path: Path) -> None:
         assert ask(running.url + "/invocations", ROWS)[0] == 200
         assert count(running, "requests_total", model="model", status="200") == 1
         worker = min(descendants(running.process.pid))
-        (counts,) = [path for path in open_files(worker) if path.parent.name.startswith("lstm-fcn-")]
+        files = {Path(file.path) for file in psutil.Process(worker).open_files()}
+        (counts,) = [path for path in files if path.parent.name.startswith("lstm-fcn-")]
         assert counts.exists()
     assert not counts.parent.exists()
 

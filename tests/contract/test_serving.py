@@ -3,7 +3,6 @@
 import http.client
 import json
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -14,6 +13,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import numpy as np
+import psutil
 import pytest
 
 from lstm_fcn.container.errors import UserError
@@ -66,14 +66,9 @@ class TestHealth:
 
     @pytest.mark.checklist("57: SAGEMAKER_BIND_TO_PORT is the only port that is listened on")
     def test_the_port(self, server: Endpoint) -> None:
-        inodes = set()
-        for descriptor in Path(f"/proc/{server.process.pid}/fd").iterdir():
-            inodes.update(re.findall(r"socket:\[(\d+)\]", str(descriptor.readlink())))
-        entries = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-        listening = {
-            int(entry[1].rpartition(":")[2], 16) for entry in entries if entry[3] == "0A" and entry[9] in inodes
-        }
-        assert listening == {urlsplit(server.url).port}
+        sockets = psutil.Process(server.process.pid).net_connections("inet")
+        listening = [socket.laddr.port for socket in sockets if socket.status == psutil.CONN_LISTEN]
+        assert listening == [urlsplit(server.url).port]
 
 
 class TestPredictions:
@@ -119,7 +114,7 @@ class TestPredictions:
     @pytest.mark.checklist("63: a request that takes longer than the timeout of a worker is not cut off")
     def test_slow_requests_and_idle_workers_outlive_the_timeout(self, root: Path) -> None:
         with endpoint(root, **ONE_WORKER, SAGEMAKER_MODEL_SERVER_TIMEOUT="1") as server:
-            workers = list(descendants(server.process.pid))
+            workers = descendants(server.process.pid)
             connection = connect(server)
             connection.putrequest("POST", "/invocations")
             connection.putheader("Content-Type", "text/csv")
@@ -130,7 +125,7 @@ class TestPredictions:
                 connection.send(ROWS[start : start + len(ROWS) // 4 + 1].encode())
             assert connection.getresponse().read().decode().split("\n") == LABELS
             connection.close()
-            assert list(descendants(server.process.pid)) == workers
+            assert descendants(server.process.pid) == workers
 
 
 class TestBodies:

@@ -12,10 +12,11 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from lstm_fcn.client.__main__ import main
-from tests.programs import SMALL, Background, descendants, free_port, labelled_csv, side_by_side
+from tests.programs import SMALL, Background, descendants, free_port, is_running, labelled_csv, side_by_side
 
 # The command as `lstm-fcn` starts it, except that an abandoned trial is replaced within seconds, and that Ctrl-C works,
 # which a shell disables in programs that run in the background, such as these tests.
@@ -69,20 +70,13 @@ def done(lines: list[str]) -> int:
     return sum(line.startswith("[") for line in lines)
 
 
-def is_running(process: int) -> bool:
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False
-
-
 def test_an_interrupted_search_is_resumed_and_its_result_can_be_trained_with(
     tuning: Tuning, capfd: pytest.CaptureFixture[str]
 ) -> None:
     # Killed: the trials end, too.
     killed = tuning.start(*LR, "--workers", "2", trials=5, epochs=60)
     assert killed.wait_until(lambda lines: done(lines) >= 1)
-    processes = list(descendants(killed.process.pid))
+    processes = descendants(killed.process.pid)
     os.kill(killed.process.pid, signal.SIGKILL)
     deadline = time.monotonic() + 30
     while any(map(is_running, processes)):
@@ -135,21 +129,17 @@ def train(*arguments: str) -> int:
 def test_a_trial_that_dies_has_failed(tuning: Tuning) -> None:
     search = tuning.start("--range", "recurrent=lstm,gru", "--workers", "1", trials=2, epochs=300)
     deadline = time.monotonic() + 120
+    program = psutil.Process(search.process.pid)
     # The search starts a fork server, which starts the process of each trial.
-    while not (trials := set(descendants(search.process.pid)) - children(search.process.pid)):
+    while not (trials := set(program.children(recursive=True)) - set(program.children())):
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    os.kill(trials.pop(), signal.SIGKILL)
+    trials.pop().kill()
     result = search.finish()
     assert result.code == 0, result.stdout + result.stderr
     assert [row["state"] for row in tuning.rows()] == ["failed", "complete"]
     text = (tuning.output / "report.md").read_text()
     assert "- trial 0: The process of the trial ended with exit code -9; the machine may have run" in text
-
-
-def children(process: int) -> set[int]:
-    tasks = Path(f"/proc/{process}/task").glob("*/children")
-    return {int(child) for task in tasks for child in task.read_text().split()}
 
 
 @pytest.mark.parametrize(

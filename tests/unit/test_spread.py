@@ -13,7 +13,7 @@ import pytest
 
 from lstm_fcn.container.errors import UserError
 from lstm_fcn.container.spread import AHEAD, spread
-from tests.programs import free_port
+from tests.programs import free_port, is_running
 
 
 def square(number: int) -> tuple[int, int, str]:
@@ -82,7 +82,7 @@ def test_no_process_outlives_the_program(number: signal.Signals, tmp_path: Path)
     if number == signal.SIGINT:
         assert (output, errors) == ("interrupted\n", "")
     for path in tmp_path.iterdir():
-        while Path("/proc", path.name).exists() and "Z" not in Path("/proc", path.name, "stat").read_text().split()[2]:
+        while is_running(int(path.name)):
             time.sleep(0.05)
 
 
