@@ -24,6 +24,7 @@ from urllib.parse import urlsplit
 
 import click
 import numpy as np
+import psutil
 
 from lstm_fcn.benchmarks.serving import Server, answer, resident_megabytes, running, series_csv, train_model
 
@@ -264,7 +265,7 @@ def kill_workers(server: Server, rng: np.random.Generator, stop: threading.Event
         worker = int(rng.choice(server.workers()))
         began = time.perf_counter()
         os.kill(worker, signal.SIGKILL)
-        while Path(f"/proc/{worker}").exists():
+        while psutil.pid_exists(worker):
             time.sleep(0.001)
         kills.append((began, time.perf_counter()))
     return kills

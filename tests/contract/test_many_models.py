@@ -52,11 +52,15 @@ def count(server: Endpoint, name: str, **labels: str) -> float:
     return sum(sample.value for sample in samples if labels.items() <= sample.labels.items())
 
 
-def kill_a_worker(server: Endpoint) -> None:
-    worker = min(descendants(server.process.pid))
-    os.kill(worker, signal.SIGKILL)
-    while worker in descendants(server.process.pid):
+def kill(server: Endpoint, workers: list[int]) -> None:
+    for worker in workers:
+        os.kill(worker, signal.SIGKILL)
+    while set(workers) & set(descendants(server.process.pid)):
         time.sleep(0.05)
+
+
+def kill_a_worker(server: Endpoint) -> None:
+    kill(server, [min(descendants(server.process.pid))])
     time.sleep(0.5)  # the next one has not begun to accept connections, but the other one has
     wait_until_healthy(server.url, server.process)
 
@@ -99,11 +103,7 @@ def test_a_request_in_progress_ends_with_its_worker(server: Endpoint) -> None:
         connection.sendall(b"POST /models/plain/invoke HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n1,2")
         while not count(server, "requests_in_progress"):
             time.sleep(0.05)
-        workers = descendants(server.process.pid)  # one of them has the request
-        for worker in workers:
-            os.kill(worker, signal.SIGKILL)
-        while set(workers) & set(descendants(server.process.pid)):
-            time.sleep(0.05)
+        kill(server, descendants(server.process.pid))  # one of them has the request
         wait_until_healthy(server.url, server.process)
         assert count(server, "requests_in_progress") == 0
 

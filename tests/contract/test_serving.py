@@ -66,8 +66,8 @@ class TestHealth:
 
     @pytest.mark.checklist("57: SAGEMAKER_BIND_TO_PORT is the only port that is listened on")
     def test_the_port(self, server: Endpoint) -> None:
-        sockets = psutil.Process(server.process.pid).net_connections("inet")
-        listening = [socket.laddr.port for socket in sockets if socket.status == psutil.CONN_LISTEN]
+        found = psutil.Process(server.process.pid).net_connections("inet")
+        listening = [each.laddr.port for each in found if each.status == psutil.CONN_LISTEN]
         assert listening == [urlsplit(server.url).port]
 
 
