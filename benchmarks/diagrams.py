@@ -24,7 +24,7 @@ LINE_HEIGHT = 0.18  # of a name
 FIRST_BAR, BAR_STEP = 0.17, 0.12  # below the axis
 NAME_LENGTH = 36  # characters in a line
 MAX_NAMES = 6  # in a scatter plot
-HALO = withStroke(linewidth=3, foreground="white")  # keeps a name that crosses the diagonal legible
+HALO = withStroke(linewidth=3, foreground="white")  # keeps a name that crosses a line legible
 
 
 @house_style()
@@ -185,9 +185,8 @@ def accuracy_over_time(accuracies: Mapping[str, float], seconds: Mapping[str, fl
         axes.text(*place, name, transform=axes.get_yaxis_transform(), ha="right", va="bottom", fontsize=8.5)
     for name, time in seconds.items():
         axes.scatter(time, accuracies[name], s=40, color=BLUE, zorder=3)
-        axes.annotate(
-            _wrap(name, 30), (time, accuracies[name]), (7, 0), textcoords="offset points", va="center", fontsize=9
-        )
+        style: dict[str, Any] = {"textcoords": "offset points", "va": "center", "fontsize": 9, "path_effects": [HALO]}
+        axes.annotate(_wrap(name, 30), (time, accuracies[name]), (7, 0), **style)
     return figure
 
 
